@@ -1,0 +1,1 @@
+"""FairQueue: a fair multi-tenant task queue for Python on Redis or Valkey."""

@@ -1,0 +1,212 @@
+"""Between values and bytes: arguments, results, errors, and the part of a task that scripts never read.
+
+The wire is msgpack, never a pickle: decoding builds data and runs nothing. Types that annotations name are
+rebuilt afterwards, by the process that has the function (see `rebuild`).
+"""
+
+from __future__ import annotations
+
+import traceback
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from fairque.core.arguments import bind_arguments, rebuild_arguments
+from fairque.core.exceptions import SerializationError
+from fairque.core.models import Task, TaskError
+from fairque.core.plain import from_ext, pack
+from fairque.core.rebuild import rebuild_value
+from fairque.core.retry import RetryPolicy, type_name
+
+__all__ = [
+    "bind_arguments",
+    "decode_error",
+    "decode_task_body",
+    "decode_value",
+    "encode_error",
+    "encode_task_body",
+    "encode_value",
+    "rebuild_arguments",
+]
+
+MAX_TRACEBACK_BYTES = 16_384
+MAX_MESSAGE_BYTES = 4_096
+
+# The options that are kept in the body, by the number that stands for each in it. The numbers are in stored
+# data: never change one. What scripts read (user, function, priority, retries, expiry, cost) is in the
+# record's header instead.
+_OPTIONS = {
+    1: "timeout",
+    2: "retry",
+    3: "result_ttl",
+    4: "correlation_id",
+    5: "labels",
+    6: "limiter",
+    7: "dedup_key",
+    8: "dedup_window",
+    9: "on_duplicate",
+    10: "depends_on",
+    11: "trigger_rule",
+}
+# Those that are not, as msgpack gives them, what a Task holds.
+_OPTION_TYPES: dict[str, Any] = {"retry": RetryPolicy, "depends_on": tuple[str, ...]}
+_read_options = attrgetter(*_OPTIONS.values())
+_NO_OPTIONS = _read_options(Task())
+
+
+class _Body(msgspec.Struct, array_like=True):
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    payload: Any = None
+    options: dict[int, Any] = {}  # msgspec makes a new dict for each body
+
+
+class _Error(msgspec.Struct, array_like=True):
+    attempt: int
+    type: str
+    message: str
+    traceback: str
+    at: float | None = None
+
+
+_values = msgspec.msgpack.Decoder(ext_hook=from_ext)
+_bodies = msgspec.msgpack.Decoder(_Body, ext_hook=from_ext)
+_errors = msgspec.msgpack.Decoder(_Error)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_value(value: Any, what: str = "the value") -> bytes:
+    """`value` as bytes. `what` is how an error calls it.
+
+    Raises:
+        SerializationError: something in it is no data; the error names the path to it, its type, and the way
+        out.
+    """
+    return pack(value, what)
+
+
+def decode_value(data: bytes, type_: Any = None) -> Any:
+    """The value in `data`, rebuilt as `type_` if one is given. Without, models are dicts.
+
+    Raises:
+        SerializationError: the bytes are malformed, or the value does not fit `type_`.
+    """
+    value = _decode(_values, data)
+    return value if type_ is None else rebuild_value(value, type_)
+
+
+def encode_task_body(task: Task[Any]) -> bytes:
+    """The arguments or payload of `task` and its options, as far as scripts do not read them.
+
+    Raises:
+        SerializationError: an argument is no data; the error names the path to it, its type, and the way out.
+    """
+    kwargs = task.kwargs
+    payload = task.payload
+    options = _read_options(task)
+    try:
+        return b"".join((
+            b"\x94",  # a msgpack array of four
+            pack(task.args, "args"),
+            b"\x80" if not kwargs else pack(kwargs, "kwargs"),
+            b"\xc0" if payload is None else pack(payload, "payload"),
+            b"\x80" if options == _NO_OPTIONS else _encode_options(options),
+        ))  # fmt: skip
+    except SerializationError as error:
+        error.task_id, error.user_id = task.task_id, task.user_id
+        raise
+
+
+def _encode_options(options: tuple[Any, ...]) -> bytes:
+    return _encoder.encode(
+        {
+            number: value
+            for number, value, default in zip(_OPTIONS, options, _NO_OPTIONS, strict=True)
+            if value != default
+        }
+    )
+
+
+def decode_task_body(data: bytes) -> dict[str, Any]:
+    """The fields of a Task that a body holds: args, kwargs, payload, and options that were given.
+
+    Raises:
+        SerializationError: the bytes are malformed.
+    """
+    body: _Body = _decode(_bodies, data)
+    fields: dict[str, Any] = {"args": body.args, "kwargs": body.kwargs, "payload": body.payload}
+    if body.options:
+        for number, value in body.options.items():
+            name = _OPTIONS.get(number)
+            # An option that a newer version wrote is not ours to know.
+            if name is not None:
+                kind = _OPTION_TYPES.get(name)
+                fields[name] = value if kind is None else _option(name, value, kind)
+    return fields
+
+
+def _option(name: str, value: Any, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except ValueError as error:
+        raise SerializationError(f"the task's option {name} is malformed: {error}") from None
+
+
+def encode_error(error: BaseException, attempt: int, at: datetime | None = None) -> bytes:
+    """What attempt `attempt` died of, at the aware time `at`.
+
+    A traceback over 16 kB loses its middle, a message over 4 kB its end.
+    """
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that the task failed
+        message = "(the exception's text cannot be made)"
+    lines = "".join(traceback.format_exception(error))
+    return _encoder.encode(
+        _Error(
+            attempt,
+            type_name(type(error)),
+            _cut(message, MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES),
+            # The end says most: where it was raised, and what.
+            _cut(lines, MAX_TRACEBACK_BYTES, MAX_TRACEBACK_BYTES // 4),
+            None if at is None else at.timestamp(),
+        )
+    )
+
+
+def decode_error(data: bytes, at: datetime | None = None) -> TaskError:
+    """The error that `encode_error` made. `at` is used if it was encoded without a time; without either,
+    1970.
+
+    Raises:
+        SerializationError: the bytes are malformed.
+    """
+    error: _Error = _decode(_errors, data)
+    when = datetime.fromtimestamp(error.at or 0.0, UTC) if at is None or error.at is not None else at
+    return TaskError(
+        attempt=error.attempt, type=error.type, message=error.message, traceback=error.traceback, at=when
+    )
+
+
+def _cut(text: str, limit: int, head: int) -> str:
+    """`text` in at most `limit` bytes, of which the first `head` are its beginning and the rest its end."""
+    data = text.encode(errors="backslashreplace")
+    if len(data) <= limit:
+        return data.decode()
+    mark = f"\n... {len(data) - limit} bytes left out ...\n".encode()
+    if head == limit:
+        cut = data[: limit - len(mark)] + mark
+    else:
+        cut = data[:head] + mark + data[head + len(mark) - limit :]
+    return cut.decode(errors="ignore")
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
+    try:
+        return decoder.decode(data)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+            raise SerializationError("these bytes are a pickle; pickles are never loaded") from None
+        raise SerializationError(f"malformed bytes: {error}") from None

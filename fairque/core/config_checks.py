@@ -1,0 +1,161 @@
+"""What a single field cannot see: contradictions within and between sections.
+
+All functions take the data as it was written, whose values may still be of any type: they pass over what has
+the wrong type, since the field's own check reports that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from fairque.core.config_errors import Problem, as_line, nearest, path_text, value_text
+from fairque.core.exceptions import FairQueueError, InvalidTaskError
+from fairque.core.keys import encode
+from fairque.core.models import UserPolicy
+
+MAX_LISTED_USERS = 10_000
+DEFAULT_POLICY = "default"
+_PREFIX = re.compile(r"[\w.:-]*(\{[\w.:-]+\})?[\w.:-]*", re.ASCII)
+
+
+def worker_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of one entry under `workers`."""
+    if isinstance(data.get("id"), str):
+        yield from _name_problem(data["id"], ("id",), "worker id")
+    for field in ("assigned_users", "steal_targets"):
+        yield from _list_problems(data.get(field), field)
+    assigned, targets = _ids(data.get("assigned_users")), _ids(data.get("steal_targets"))
+    for index, user in targets.items():
+        if user in assigned.values():
+            text = (
+                f"{value_text(user)} is also in assigned_users of this worker: one cannot steal from oneself"
+            )
+            yield Problem(("steal_targets", index), user, text)
+    if all(data.get(field, "*") in ([], ()) for field in ("assigned_users", "steal_targets")):
+        text = 'is empty, and so is steal_targets: this worker would serve nobody; write "*" in one of them'
+        yield Problem(("assigned_users",), [], text)
+
+
+def queue_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of the `queue` section."""
+    prefix, partitions = data.get("prefix"), data.get("partitions")
+    if isinstance(prefix, str) and not _PREFIX.fullmatch(prefix):
+        text = (
+            "must hold only letters, digits and _ . : - (and one hash tag in braces, as in '{fq}'), "
+            f"not {value_text(prefix)}"
+        )
+        yield Problem(("prefix",), prefix, text)
+    if isinstance(partitions, int) and partitions > 1:
+        text = f"must be 1, not {partitions}: several partitions are not supported yet"
+        yield Problem(("partitions",), partitions, text)
+
+
+def entry_contradictions(workers: Any) -> Iterator[Problem]:
+    """Between the entries under `workers`: ids and assigned users are unique."""
+    first_with_id: dict[str, int] = {}
+    owner: dict[str, tuple[int, str]] = {}
+    for index, entry in enumerate(workers if isinstance(workers, list | tuple) else ()):
+        worker_id = _get(entry, "id", "worker")
+        if isinstance(worker_id, str):
+            first = first_with_id.setdefault(worker_id, index)
+            if first != index:
+                text = f"{value_text(worker_id)} is already the id of workers[{first}]; ids must be unique"
+                yield Problem(("workers", index, "id"), worker_id, text)
+        for position, user in _ids(_get(entry, "assigned_users", "*")).items():
+            place = ("workers", index, "assigned_users", position)
+            other, where = owner.setdefault(user, (index, path_text(place)))
+            if other != index:
+                text = f"{value_text(user)} is already assigned by {where}; at most one entry may name a user"
+                yield Problem(place, user, text)
+
+
+def user_problems(users: Any) -> Iterator[Problem]:
+    """Of the names under `users`."""
+    for name in users if isinstance(users, Mapping) else ():
+        if isinstance(name, str):
+            yield from _name_problem(name, ("users", name), "user id")
+
+
+def user_policy(value: Any) -> UserPolicy:
+    """`value`, a mapping of `UserPolicy`'s fields, as a policy.
+
+    Raises:
+        ValidationError: with a line for each field that is wrong.
+    """
+    if isinstance(value, UserPolicy):
+        return value
+    if value is None:  # `alice:` with nothing after it
+        value = {}
+    names = [field.name for field in dataclasses.fields(UserPolicy)]
+    problems: list[Problem] = []
+    if not isinstance(value, Mapping):
+        text = f"must be a mapping of {', '.join(names)}, not {value_text(value)}"
+        problems.append(Problem((), None, text))
+        value = {}
+    for name, setting in value.items():
+        if name not in names:
+            close = nearest(str(name), names)
+            hint = f"did you mean {close!r}?" if close else f"valid are {', '.join(names)}"
+            problems.append(Problem((str(name),), None, f"unknown key; {hint}"))
+            continue
+        try:  # one by one, so that each mistake is told (a burst needs a rate_limit beside it)
+            fields: dict[str, Any] = {"rate_limit": 1.0, name: setting}
+            UserPolicy(**fields)
+        except (FairQueueError, TypeError, ValueError) as exc:
+            problems.append(Problem((name,), setting, str(exc)))
+    if not problems:
+        try:
+            return UserPolicy(**value)
+        except (FairQueueError, TypeError, ValueError) as exc:
+            problems.append(Problem((), None, str(exc)))
+    raise ValidationError.from_exception_data("UserPolicy", [as_line(problem) for problem in problems])
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name under `users` stands for several users."""
+    return any(character in name for character in "*?[")
+
+
+def _get(entry: Any, name: str, default: Any) -> Any:
+    value = entry.get(name, default) if isinstance(entry, Mapping) else getattr(entry, name, None)
+    return default if value is None else value
+
+
+def _ids(users: Any) -> dict[int, str]:
+    """Position and id of the users in a list; empty for "*", and for what is no list."""
+    if not isinstance(users, list | tuple):
+        return {}
+    return {index: user for index, user in enumerate(users) if isinstance(user, str) and user != "*"}
+
+
+def _list_problems(users: Any, field: str) -> Iterator[Problem]:
+    if isinstance(users, str) and users != "*":
+        yield Problem((field,), users, f'must be "*" or a list: write [{users}]')
+    if not isinstance(users, list | tuple):
+        return
+    if len(users) > MAX_LISTED_USERS:
+        text = f'must name at most {MAX_LISTED_USERS} users, not {len(users)}; "*" serves any number'
+        yield Problem((field,), None, text)
+    seen: dict[str, int] = {}
+    for index, user in enumerate(users):
+        if not isinstance(user, str):
+            continue
+        if user == "*" and len(users) > 1:
+            yield Problem((field, index), user, 'must not stand among ids: write "*" alone, or the ids alone')
+        first = seen.setdefault(user, index)
+        if first != index:
+            text = f"{value_text(user)} stands in this list already, at [{first}]"
+            yield Problem((field, index), user, text)
+        yield from _name_problem(user, (field, index), "user id")
+
+
+def _name_problem(name: str, path: tuple[str | int, ...], what: str) -> Iterator[Problem]:
+    try:
+        encode(name, what)
+    except InvalidTaskError as exc:
+        yield Problem(path, name, str(exc))

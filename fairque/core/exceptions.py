@@ -1,0 +1,155 @@
+"""Everything that FairQueue refuses or reports, as one tree under `FairQueueError`.
+
+Each message says what was wrong with which task, and the way out. Where a standard exception means the same
+thing, ours is one of its kind too, so that `except TimeoutError` works as everybody expects. What else an
+exception knows is given by keyword, which keeps every one of them picklable.
+"""
+
+from __future__ import annotations
+
+
+class FairQueueError(Exception):
+    """The root. `task_id` and `user_id` name the task and the tenant it is about, where there is one."""
+
+    task_id: str | None
+    user_id: str | None
+
+    def __init__(self, message: str = "", *, task_id: str | None = None, user_id: str | None = None) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.user_id = user_id
+
+
+class ConfigError(FairQueueError, ValueError):
+    """A setting, a declaration or a policy that cannot work as it is."""
+
+
+class InvalidTaskError(FairQueueError, ValueError):
+    """A task that cannot be accepted: an option out of range, or arguments that do not fit its function."""
+
+
+class SerializationError(InvalidTaskError, TypeError):
+    """A value that cannot become bytes, or bytes that are not such a value."""
+
+
+class PayloadTooLargeError(InvalidTaskError):
+    """The encoded task or result is over the configured limit."""
+
+
+class UnknownFunctionError(FairQueueError, LookupError):
+    """No function is registered under that name here."""
+
+
+class NotInTaskError(FairQueueError, RuntimeError):
+    """`current_task()` was called where no task runs."""
+
+
+class DuplicateTaskError(FairQueueError):
+    """A task with this id, or a live one with this deduplication key, exists: `task_id` names it."""
+
+
+class TaskNotFoundError(FairQueueError, LookupError):
+    """There is no task with this id: it never existed, or its time to live is over."""
+
+
+class InvalidStateError(FairQueueError):
+    """The task is in a state (`state`) that does not allow this."""
+
+    state: str | None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        state: str | None = None,
+    ) -> None:
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.state = state
+
+
+class StaleClaimError(FairQueueError):
+    """The claim is no longer the task's current one: it was given to someone else, or settled."""
+
+
+class StaleCallError(FairQueueError):
+    """The call's number is lower than the last one that the server saw from this worker."""
+
+
+class WorkerDeadError(FairQueueError):
+    """This worker was declared dead and its tasks were given back: drop everything, start as a new one."""
+
+
+class QueueFullError(FairQueueError):
+    """The server has no memory for more tasks. It still drains."""
+
+
+class QuotaExceededError(FairQueueError):
+    """The user's policy allows no more queued tasks."""
+
+
+class SchemaMismatchError(FairQueueError):
+    """The server's data has a layout that this version does not read."""
+
+
+class QueueUnavailableError(FairQueueError, ConnectionError):
+    """There is no server at the configured address, or the connection to it was lost."""
+
+
+class ServerNotFoundError(QueueUnavailableError):
+    """No server is configured, and no program is installed that could be started as one."""
+
+
+class TaskFailedError(FairQueueError):
+    """The task whose result was asked for has failed.
+
+    `error_type` is the qualified name of what it raised, `message` that exception's text, and `traceback` the
+    remote traceback, which is also shown with this exception's own.
+    """
+
+    error_type: str
+    message: str
+    traceback: str
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        error_type: str = "",
+        error_message: str = "",
+        traceback: str = "",
+    ) -> None:
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.error_type = error_type
+        self.message = error_message
+        self.traceback = traceback
+        if traceback:
+            self.add_note(f"Remote traceback:\n{traceback}")
+
+
+class TaskCanceledError(FairQueueError):
+    """The task whose result was asked for was canceled, for `reason`."""
+
+    reason: str
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        reason: str = "",
+    ) -> None:
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.reason = reason
+
+
+class ResultTimeoutError(FairQueueError, TimeoutError):
+    """The result was not there within the given time. The task goes on."""
+
+
+class TaskTimeoutError(FairQueueError, TimeoutError):
+    """The task ran longer than its timeout."""

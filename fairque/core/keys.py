@@ -1,0 +1,179 @@
+"""Every key name of a queue, and nothing else.
+
+The Lua side builds the same names in ``scripts/lib/keys.lua``; a test holds the two equal. Variable parts are
+percent-encoded, so that no user id can reach into another tenant's keys.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from fairque.core.exceptions import InvalidTaskError
+
+MAX_PART_BYTES = 256
+_UNSAFE = re.compile(r"[%:{}\x00-\x1f\x7f]")
+
+
+def encode(part: str, what: str = "user id") -> str:
+    """The form in which `part` stands inside a key: ``% : { }`` and control characters percent-encoded.
+
+    Raises:
+        InvalidTaskError: the part is empty, not a string, not valid Unicode, or over 256 bytes once encoded.
+    """
+    if not isinstance(part, str):
+        raise InvalidTaskError(f"{what} must be a string, not {type(part).__name__}")
+    if not part:
+        raise InvalidTaskError(f"{what} must not be empty")
+    # Only ASCII characters are replaced, each by three: decode() is the exact inverse.
+    encoded = part
+    if not part.isalnum() and _UNSAFE.search(part):
+        encoded = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", part)
+    try:
+        size = len(encoded) if encoded.isascii() else len(encoded.encode())
+    except UnicodeEncodeError:
+        raise InvalidTaskError(f"{what} {part[:40]!r} holds a lone surrogate: use valid Unicode text") from None
+    if size > MAX_PART_BYTES:
+        raise InvalidTaskError(
+            f"{what} {part[:40]!r}... takes {size} bytes as a key part; the limit is {MAX_PART_BYTES}. "
+            "Use a shorter one, for example a digest of it"
+        )
+    return encoded
+
+
+def decode(part: str) -> str:
+    """What `encode` made `part` from."""
+    return unquote(part) if "%" in part else part
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names under one prefix. Arguments are encoded parts (see `encode`)."""
+
+    prefix: str = "fq"
+
+    @property
+    def clock(self) -> str:
+        """Virtual time and all that one call reads and writes once: packed."""
+        return f"{self.prefix}:clock"
+
+    @property
+    def ready_all(self) -> str:
+        """Tenants that can be claimed from, by tag."""
+        return f"{self.prefix}:ready:all"
+
+    @property
+    def ready_sparse(self) -> str:
+        """Those among them whose next task may use the sparse lane, by tag."""
+        return f"{self.prefix}:ready:sparse"
+
+    @property
+    def ahead(self) -> str:
+        """Tenants that are not ready but run tasks that virtual time has not passed, by tag."""
+        return f"{self.prefix}:ahead"
+
+    @property
+    def policies(self) -> str:
+        """User policies by user: msgpack; never expires."""
+        return f"{self.prefix}:policies"
+
+    @property
+    def estimates(self) -> str:
+        """What newcomers of a function turned out to cost, by function, in seconds."""
+        return f"{self.prefix}:estimates"
+
+    @property
+    def expiring(self) -> str:
+        """Tasks with an expiry that have not started, by expiry."""
+        return f"{self.prefix}:expiring"
+
+    @property
+    def functions(self) -> str:
+        """Function names that live workers announced, by the time of the last announcement."""
+        return f"{self.prefix}:functions"
+
+    @property
+    def workers(self) -> str:
+        """Incarnations by lease deadline."""
+        return f"{self.prefix}:workers"
+
+    @property
+    def dead(self) -> str:
+        """Incarnations that were declared dead and still hold tasks to give back, by time of death."""
+        return f"{self.prefix}:workers:dead"
+
+    @property
+    def waiters(self) -> str:
+        """Idle incarnations that block on their wake list, by the time they parked."""
+        return f"{self.prefix}:waiters"
+
+    @property
+    def stats(self) -> str:
+        """Counters of the whole queue."""
+        return f"{self.prefix}:stats"
+
+    @property
+    def meta(self) -> str:
+        """Schema version."""
+        return f"{self.prefix}:meta"
+
+    def task(self, task_id: str) -> str:
+        """The packed record of a task."""
+        return f"{self.prefix}:task:{task_id}"
+
+    def result(self, task_id: str) -> str:
+        """The encoded result, with a TTL."""
+        return f"{self.prefix}:result:{task_id}"
+
+    def errors(self, task_id: str) -> str:
+        """One encoded error per failed attempt."""
+        return f"{self.prefix}:errors:{task_id}"
+
+    def progress(self, task_id: str) -> str:
+        """The last progress that a running task told, with a TTL."""
+        return f"{self.prefix}:progress:{task_id}"
+
+    def watchers(self, task_id: str) -> str:
+        """Clients that wait for the task's result or events, with a TTL."""
+        return f"{self.prefix}:watchers:{task_id}"
+
+    def state(self, state: str) -> str:
+        """Tasks in a state, by the time they entered it (scheduled: when due)."""
+        return f"{self.prefix}:state:{state}"
+
+    def critical(self, user: str) -> str:
+        """CRITICAL task ids of a user, first in first out."""
+        return f"{self.prefix}:queue:user:{user}:critical"
+
+    def normal(self, user: str) -> str:
+        """Task ids of priorities 1-5 of a user, smallest score first."""
+        return f"{self.prefix}:queue:user:{user}:normal"
+
+    def user(self, user: str) -> str:
+        """A tenant's packed scheduling state and counters."""
+        return f"{self.prefix}:user:{user}"
+
+    def costs(self, user: str) -> str:
+        """A tenant's measured cost per function (worker_time)."""
+        return f"{self.prefix}:user:{user}:costs"
+
+    def dlq(self, user: str) -> str:
+        """A tenant's dead letters, by the time they failed."""
+        return f"{self.prefix}:dlq:{user}"
+
+    def dedup(self, user: str, key: str) -> str:
+        """The task that holds a deduplication key."""
+        return f"{self.prefix}:dedup:{user}:{key}"
+
+    def worker(self, incarnation: str) -> str:
+        """What an incarnation announced, its last call number and what was answered."""
+        return f"{self.prefix}:worker:{incarnation}"
+
+    def held(self, incarnation: str) -> str:
+        """Task ids that an incarnation holds: token and cancel mark."""
+        return f"{self.prefix}:worker:{incarnation}:tasks"
+
+    def wake(self, incarnation: str) -> str:
+        """What an idle worker, or a client that waits for results, blocks on."""
+        return f"{self.prefix}:wake:{incarnation}"

@@ -1,0 +1,154 @@
+"""The packed task record: a fixed header that scripts read and write, then names, then an opaque body.
+
+Layout (big endian), the same in ``scripts/lib/record.lua``::
+
+    version state priority flags              4 x u8
+    attempt retries max_retries run           4 x u16
+    crashes reason                            2 x u8
+    user_size function_size                   2 x u16
+    op_size dedup_size                        2 x u8
+    cost                                      u32, thousandths
+    created enqueued entered expires charged  5 x f64: µs of the server's clock; charged in cost units or seconds
+    token                                     16 bytes: a counter and 64 random bits
+    holder                                    11 bytes: the incarnation that claimed it
+    user function op dedup body
+
+Times are whole microseconds, exact in a double until the year 2255.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from fairque.core.states import TaskState
+
+VERSION = 1
+HEADER = struct.Struct(">BBBBHHHHBBHHBBIddddd16s11s")
+NO_TOKEN = bytes(16)
+INCARNATION_CHARS = 11
+NO_HOLDER = b"-" * INCARNATION_CHARS
+MAX_NAME_BYTES = 256
+
+
+class Flags(IntFlag):
+    """Marks of a task that scripts set."""
+
+    CANCEL = 1  # a cancel was asked for while it ran
+    LANE = 2  # it was claimed through the sparse lane
+    LONE = 4  # it was running when its process died: it runs alone from now on
+    WATCHED = 8  # clients wait for its result or events
+    UNKNOWN = 16  # a worker gave it back because it lacks the function
+    ERRORS = 32  # it has an error list
+
+
+class Reason(IntEnum):
+    """Why a task ended, or waits again, other than by its own success."""
+
+    NONE = 0
+    EXPIRED = 1
+    CANCELED = 2
+    RETRIES = 3
+    GAVE_UP = 4
+    CRASHED = 5
+    UNKNOWN_FUNCTION = 6
+    DISCARDED = 7
+    MOVED = 8
+    DEPENDENCY = 9
+    INVALID = 10
+
+    @property
+    def text(self) -> str:
+        """The reason as users read it."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    Reason.NONE: "",
+    Reason.EXPIRED: "expired",
+    Reason.CANCELED: "canceled",
+    Reason.RETRIES: "no retries left",
+    Reason.GAVE_UP: "gave up: the retry policy does not retry this error",
+    Reason.CRASHED: "killed its process three times while running alone",
+    Reason.UNKNOWN_FUNCTION: "no live worker knows the function",
+    Reason.DISCARDED: "discarded by the task",
+    Reason.MOVED: "moved to the dead letters by a caller",
+    Reason.DEPENDENCY: "a dependency failed",
+    Reason.INVALID: "the payload could not be decoded, or the result could not be stored",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One task as the server holds it. Times in µs; `user` in its encoded form."""
+
+    state: TaskState
+    priority: int
+    flags: int
+    attempt: int
+    retries: int
+    max_retries: int
+    run: int
+    crashes: int
+    reason: Reason
+    cost: int
+    created: int
+    enqueued: int
+    entered: int
+    expires: int
+    charged: float
+    token: bytes
+    holder: str
+    user: str
+    function: str
+    op: bytes
+    dedup: str
+    body: bytes
+
+
+def pack_new(
+    user: str,
+    function: str,
+    body: bytes,
+    *,
+    priority: int,
+    max_retries: int,
+    cost: int,
+    expires: int = 0,
+    op: bytes = b"",
+    dedup: str = "",
+) -> bytes:
+    """The record of a task that the server has not seen: state and times are the push script's to fill in."""
+    names = user.encode(), function.encode(), dedup.encode()
+    return (
+        HEADER.pack(
+            VERSION, 0, priority, 0, 0, 0, max_retries, 0, 0, 0, len(names[0]), len(names[1]), len(op),
+            len(names[2]), cost, 0.0, 0.0, 0.0, expires, 0.0, NO_TOKEN, NO_HOLDER,
+        )
+        + names[0] + names[1] + op + names[2] + body
+    )  # fmt: skip
+
+
+def unpack(data: bytes) -> Record:
+    """The record in `data`.
+
+    Raises:
+        ValueError: the bytes are not a record of this version.
+    """
+    if len(data) < HEADER.size or data[0] != VERSION:
+        raise ValueError(f"not a task record of version {VERSION}")
+    (
+        _version, state, priority, flags, attempt, retries, max_retries, run, crashes, reason, user_size,
+        function_size, op_size, dedup_size, cost, created, enqueued, entered, expires, charged, token, holder,
+    ) = HEADER.unpack_from(data)  # fmt: skip
+    user_end = HEADER.size + user_size
+    function_end = user_end + function_size
+    op_end = function_end + op_size
+    body = op_end + dedup_size
+    return Record(
+        TaskState.from_code(state), priority, flags, attempt, retries, max_retries, run, crashes, Reason(reason),
+        cost, int(created), int(enqueued), int(entered), int(expires), charged, token, holder.decode(),
+        data[HEADER.size : user_end].decode(), data[user_end:function_end].decode(), data[function_end:op_end],
+        data[op_end:body].decode(), data[body:],
+    )  # fmt: skip

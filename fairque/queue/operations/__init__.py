@@ -1,0 +1,1 @@
+"""Each operation of the queue, written once, as a generator that yields calls and receives replies."""

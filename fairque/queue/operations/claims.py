@@ -1,0 +1,218 @@
+"""The life of a claim: join, settle and claim, renew, leave.
+
+A `Session` is one incarnation as its process knows it: its name, its call number, and the call whose reply it has not
+got. Calls of one session go one after the other (the facades hold a lock); a call whose reply was lost is sent again
+under its number and gets the answer that the server kept, so nothing is claimed and forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from fairque.core.exceptions import SerializationError, StaleClaimError
+from fairque.core.keys import encode
+from fairque.core.models import Task
+from fairque.core.record import INCARNATION_CHARS
+from fairque.queue.operations.base import Argument, Call, Engine, Flow
+from fairque.queue.operations.records import to_task
+
+_CHARS = bytes((string.digits + string.ascii_letters).encode()[byte % 62] for byte in range(256))
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def new_incarnation() -> str:
+    """A random name of a worker process, new at every start: 65 bits."""
+    return os.urandom(INCARNATION_CHARS).translate(_CHARS).decode()
+
+
+class Settled(IntEnum):
+    """What the server did with an outcome (the codes of lib/settle.lua)."""
+
+    STALE = 0
+    FINISHED = 1
+    RETRIED = 2
+    FAILED = 3
+    RELEASED = 4
+    SNOOZED = 5
+    CANCELED = 6
+    PASSED_ON = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a claim ends, as settle_and_claim.lua takes it. Build with the functions below."""
+
+    task_id: str
+    token: bytes
+    kind: str
+    seconds: float = 0.0
+    first: bytes = b""
+    second: int = 0
+
+    def argv(self) -> tuple[Argument, ...]:
+        """The six arguments of one outcome."""
+        return self.task_id, self.token, self.kind, self.seconds, self.first, self.second
+
+
+@dataclass(slots=True)
+class Session:
+    """One incarnation. `lost` is the last call if its reply never came."""
+
+    slots: int
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    functions: Sequence[str] = ()
+    incarnation: str = field(default_factory=new_incarnation)
+    joined: bool = False
+    sequence: int = 0
+    lost: Call | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What one settle and claim brought.
+
+    `due_in`: seconds until the caller should call again, or None. `held`: with a digest that differed, what the server
+    holds as this incarnation's, and `malformed` the claims whose records could not be read (id, token).
+    """
+
+    codes: tuple[Settled, ...]
+    claimed: tuple[Task[Any], ...]
+    due_in: float | None
+    cancels: tuple[str, ...]
+    held: tuple[Task[Any], ...] | None
+    malformed: tuple[tuple[str, bytes, SerializationError], ...]
+
+
+def join(engine: Engine, session: Session) -> Flow[None]:
+    """Take a lease for this incarnation."""
+    yield engine.call(
+        "join", session.incarnation, session.slots, _pack(dict(session.fields)), _pack(list(session.functions))
+    )
+    session.joined = True
+
+
+def digest(tokens: Iterable[bytes]) -> str:
+    """What a worker and the server compare to see that they mean the same claims."""
+    return hashlib.sha1(b"".join(sorted(tokens)), usedforsecurity=False).hexdigest()
+
+
+def settle_and_claim(
+    engine: Engine,
+    session: Session,
+    *,
+    want: int = 0,
+    settlements: Sequence[Settlement] = (),
+    park: bool = False,
+    holding: Iterable[bytes] | None = None,
+    users: Sequence[str] = (),
+) -> Flow[Exchange]:
+    """Settle what ended, then claim up to `want` tasks, in one call.
+
+    `park`: the caller will block on its wake list if it gets less. `holding`: tokens that it holds after these
+    settlements, to be compared; also renews the lease.
+
+    Raises:
+        WorkerDeadError: this incarnation was declared dead, or has never joined.
+    """
+    session.sequence += 1
+    call = engine.call(
+        "settle_and_claim",
+        session.incarnation,
+        session.sequence,
+        os.urandom(8),
+        want,
+        int(park),
+        "" if holding is None else digest(holding),
+        _pack([encode(user) for user in users]) if users else b"",
+        *(argument for settlement in settlements for argument in settlement.argv()),
+    )
+    session.lost = call
+    reply = yield call
+    session.lost = None
+    return _exchange(reply)
+
+
+def fetch_lost(session: Session) -> Flow[Exchange | None]:
+    """The answer to the call whose reply was lost (a cancelled await, a broken connection), or None."""
+    if session.lost is None:
+        return None
+    reply = yield session.lost
+    session.lost = None
+    return _exchange(reply)
+
+
+def _exchange(reply: Any) -> Exchange:
+    _replayed, codes, deliveries, due, cancels, held = reply
+    malformed: list[tuple[str, bytes, SerializationError]] = []
+    due_micros = float(due)
+    return Exchange(
+        codes=tuple(Settled(code) for code in codes),
+        claimed=_tasks(deliveries, malformed),
+        due_in=due_micros / 1e6 if due_micros else None,
+        cancels=tuple(task_id.decode() for task_id in cancels),
+        held=_tasks(held[:-1], malformed) if held else None,
+        malformed=tuple(malformed),
+    )
+
+
+def _tasks(flat: list[bytes], malformed: list[tuple[str, bytes, SerializationError]]) -> tuple[Task[Any], ...]:
+    tasks: list[Task[Any]] = []
+    for task_id, data in zip(flat[::2], flat[1::2], strict=True):
+        try:
+            tasks.append(to_task(task_id, data))
+        except SerializationError as error:
+            claim = to_task(task_id, data, body=False).claim
+            malformed.append((task_id.decode(), claim.token if claim else b"", error))
+    return tuple(tasks)
+
+
+def renew(engine: Engine, session: Session, tasks: Sequence[Task[Any]] = (), announce: bool = False) -> Flow[list[int]]:
+    """Renew the lease. For each task: 1 held, 0 lost, 2 a cancel was asked for.
+
+    Raises:
+        WorkerDeadError: this incarnation was declared dead.
+    """
+    functions = _pack(list(session.functions)) if announce and session.functions else b""
+    argv: list[Argument] = []
+    for task in tasks:
+        argv += [encode(task.task_id, "task_id"), token_of(task)]
+    reply: list[int] = yield engine.call("renew", session.incarnation, functions, *argv)
+    return reply
+
+
+def leave(engine: Engine, incarnation: str, begun: Iterable[bytes] | None = ()) -> Flow[int]:
+    """The incarnation is out: its tasks go back at once; returns how many.
+
+    `begun`: tokens of claims whose tasks had begun, which are counted as crashed; None: all had; empty: none.
+    """
+    tokens = None if begun is None else list(begun)
+    mode = 1 if tokens is None else 2 if tokens else 0
+    total = 0
+    while True:
+        done, finished = yield engine.call("leave", incarnation, mode, *(tokens or ()))
+        total += done
+        if finished:
+            return total
+
+
+def token_of(task: Task[Any]) -> bytes:
+    """The claim's token.
+
+    Raises:
+        StaleClaimError: the task was not claimed.
+    """
+    if task.claim is None:
+        raise StaleClaimError(
+            f"task {task.task_id} carries no claim: only a task that pop() returned can be settled",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+    return task.claim.token

@@ -1,0 +1,159 @@
+"""new -> queued | scheduled: one task, or many in chunks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from fairque.core.codec import encode_task_body
+from fairque.core.events import TaskPushed
+from fairque.core.exceptions import DuplicateTaskError, FairQueueError, InvalidTaskError, PayloadTooLargeError
+from fairque.core.keys import encode
+from fairque.core.models import Task
+from fairque.core.record import pack_new
+from fairque.core.registry import check_portable
+from fairque.queue.operations.base import Argument, Engine, Flow
+from fairque.queue.operations.records import at, micros
+
+CHUNK = 500
+CHUNK_BYTES = 4 << 20
+STORED, RETURNED, TAKEN = 1, 2, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What became of one task of a push. `task_id`: the id under which it is found; `existing`: it was there before.
+
+    `error` is set, and nothing was stored, if the task was refused.
+    """
+
+    task_id: str
+    task: Task[Any]
+    existing: bool = False
+    error: FairQueueError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task, or the one that it duplicates, is in the queue."""
+        return self.error is None
+
+
+def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
+    """The five arguments that push.lua takes for a task.
+
+    Raises:
+        InvalidTaskError: (or one below it) it has been pushed, cannot be encoded, or is over the limit.
+    """
+    if task.depends_on:
+        raise InvalidTaskError("depends_on is not supported yet: push the task when its dependencies have finished")
+    if task.function:
+        check_portable(task.function)
+    body = encode_task_body(task)
+    if len(body) > engine.config.max_payload_bytes:
+        raise PayloadTooLargeError(
+            f"task {task.task_id} of user {task.user_id!r} takes {len(body):,} bytes encoded; the limit is "
+            f"{engine.config.max_payload_bytes:,} (queue.max_payload_bytes): store the data elsewhere and pass a "
+            "reference to it",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+    due = 0
+    if task.execute_after is not None:
+        due = max(1, micros(task.execute_after))
+    elif task.delay:
+        due = -round(task.delay * 1e6)
+    window, dedup = -1, ""
+    if task.dedup_key is not None:
+        dedup = encode(task.dedup_key, "dedup_key")
+        window = 0 if task.dedup_window is None else max(1, round(task.dedup_window * 1e3))
+    data = pack_new(
+        encode(task.user_id),
+        task.function,
+        body,
+        priority=task.priority,
+        max_retries=engine.config.default_max_retries if task.max_retries is None else task.max_retries,
+        cost=round(task.cost * 1000),
+        expires=0 if task.expires_at is None else max(1, micros(task.expires_at)),
+        op=os.urandom(8),
+        dedup=dedup,
+    )
+    return encode(task.task_id, "task_id"), data, due, task.on_duplicate, window
+
+
+def _outcome(task: Task[Any], code: int, task_id: str) -> Pushed:
+    if code == TAKEN:
+        if task_id == task.task_id:
+            text = f"there is a task {task_id} already: choose another task_id, or on_duplicate='return'"
+        else:
+            text = (
+                f"the dedup_key {task.dedup_key!r} of user {task.user_id!r} is held by task {task_id}: wait for it, or "
+                "use on_duplicate='return'"
+            )
+        return Pushed(task_id, task, error=DuplicateTaskError(text, task_id=task_id, user_id=task.user_id))
+    return Pushed(task_id, task, existing=code == RETURNED)
+
+
+def push(engine: Engine, task: Task[Any]) -> Flow[Pushed]:
+    """Store one task.
+
+    Raises:
+        InvalidTaskError: it cannot be stored as it is.
+        DuplicateTaskError: its id or dedup_key is taken.
+        QueueFullError: the server has no memory for it.
+    """
+    code, task_id = yield engine.call("push", *pack(engine, task))
+    pushed = _outcome(task, code, task_id.decode())
+    if pushed.error:
+        raise pushed.error
+    _tell(engine, pushed)
+    return pushed
+
+
+def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
+    """Store tasks, in as few calls as the limits allow. Each has its own outcome; nothing is dropped in silence.
+
+    A failure of the server, or of the connection, half-way is the outcome of the tasks that it concerns.
+    """
+    outcomes: list[Pushed | None] = [None] * len(tasks)
+    ready: list[tuple[int, tuple[Argument, ...]]] = []
+    for index, task in enumerate(tasks):
+        try:
+            ready.append((index, pack(engine, task)))
+        except FairQueueError as error:
+            outcomes[index] = Pushed(task.task_id, task, error=error)
+    start = 0
+    while start < len(ready):
+        end, size = start, 0
+        while end < len(ready) and end - start < CHUNK and (size == 0 or size < CHUNK_BYTES):
+            size += len(ready[end][1][1])  # type: ignore[arg-type]
+            end += 1
+        part = ready[start:end]
+        start = end
+        try:
+            reply = yield engine.call("push", *(argument for _, item in part for argument in item))
+        except FairQueueError as error:
+            for index, _ in part:
+                outcomes[index] = Pushed(tasks[index].task_id, tasks[index], error=error)
+            continue
+        for (index, _), code, task_id in zip(part, reply[::2], reply[1::2], strict=True):
+            pushed = outcomes[index] = _outcome(tasks[index], code, task_id.decode())
+            if pushed.ok:
+                _tell(engine, pushed)
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def take_chunk(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
+    """The next tasks of an iterator, at most as many as one chunk holds."""
+    return list(islice(tasks, CHUNK))
+
+
+def _tell(engine: Engine, pushed: Pushed) -> None:
+    if engine.bus.wants(TaskPushed) and not pushed.existing:
+        task = pushed.task
+        event = TaskPushed(
+            at=at(0), task_id=task.task_id, user_id=task.user_id, function=task.function, priority=task.priority
+        )
+        engine.bus.emit(event)

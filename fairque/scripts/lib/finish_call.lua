@@ -1,0 +1,8 @@
+-- INCLUDE clock tenants stats
+-- The one place where a call writes back what it changed in memory.
+local function finish_call()
+  tenants.restart_if_idle()
+  tenants.save()
+  clock.save()
+  stats.save()
+end

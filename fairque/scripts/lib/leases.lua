@@ -1,0 +1,46 @@
+-- INCLUDE prelude keys record clock tenants
+-- Incarnations and what they hold. A running count changes only together with its entry here.
+-- An entry is the token, a mark ('1': a cancel was asked for), whether by the lane, and the user.
+local leases = {}
+
+-- The lease deadline of a live incarnation; a dead or unknown one is refused.
+function leases.require(incarnation)
+  local deadline = call('ZSCORE', keys.workers, incarnation)
+  if not deadline then refuse('DEAD', incarnation) end
+  return tonumber(deadline)
+end
+
+-- Renews if a sixth of the lease has gone by, so that a busy worker writes it seldom.
+function leases.touch(incarnation, deadline)
+  if deadline - clock.now < conf.lease * 5 / 6 then
+    call('ZADD', keys.workers, clock.now + conf.lease, incarnation)
+  end
+end
+
+function leases.hold(incarnation, id, rec)
+  local lane = record.has(rec, LANE) and '1' or '0'
+  call('HSET', keys.held(incarnation), id, rec.token .. '0' .. lane .. rec.user)
+end
+
+function leases.mark_cancel(incarnation, id)
+  local entry = call('HGET', keys.held(incarnation), id)
+  if entry then
+    call('HSET', keys.held(incarnation), id, string.sub(entry, 1, 16) .. '1' .. string.sub(entry, 18))
+  end
+end
+
+function leases.drop(incarnation, id)
+  call('HDEL', keys.held(incarnation), id)
+end
+
+-- An entry whose record is gone: only the counts are left to mend.
+function leases.drop_orphan(incarnation, id)
+  local entry = call('HGET', keys.held(incarnation), id)
+  if not entry then return end
+  call('HDEL', keys.held(incarnation), id)
+  local t = tenants.get(string.sub(entry, 19))
+  t.running = math.max(0, t.running - 1)
+  clock.all_running = math.max(0, clock.all_running - 1)
+  if string.sub(entry, 18, 18) == '1' then clock.lane = math.max(0, clock.lane - 1) end
+  tenants.place(t)
+end

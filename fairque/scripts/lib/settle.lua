@@ -1,0 +1,161 @@
+-- INCLUDE prelude keys states record clock tenants stats tasks leases
+-- How a claim ends. Each settle is fenced by the claim's token and answers with a code (queue/operations/settle.py):
+-- 0 stale, 1 finished, 2 retried, 3 failed, 4 released, 5 snoozed, 6 canceled, 7 given back for others.
+-- A settle that has been applied (its reply was lost) is told by its token and answered by the state.
+local STALE, WAS_FINISHED, WAS_RETRIED, WAS_FAILED, WAS_RELEASED, WAS_SNOOZED, WAS_CANCELED, WAS_PASSED_ON =
+  0, 1, 2, 3, 4, 5, 6, 7
+local ALREADY = {[FINISHED] = WAS_FINISHED, [FAILED] = WAS_FAILED, [CANCELED] = WAS_CANCELED,
+  [SCHEDULED] = WAS_RETRIED, [QUEUED] = WAS_RELEASED}
+local CRASHES_ALONE = 3
+local UNKNOWN_DELAY = 1000000
+local settle = {}
+
+-- The claim's slot, cap and charge are left; what follows says where the task goes.
+local function let_go(id, rec, t, seconds, learns)
+  leases.drop(rec.holder, id)
+  seconds = math.max(0, math.min(seconds, (clock.now - rec.entered) / 1000000))
+  tenants.finish(t, rec, seconds, learns)
+  record.unmark(rec, LANE)
+  rec.charged = 0
+end
+
+local function wait_until(id, rec, due)
+  tasks.move(id, rec, SCHEDULED, due)
+  record.save(id, rec)
+end
+
+local function back_to_queue(id, rec, at_head)
+  local t = tasks.enqueue(id, rec, at_head)
+  tasks.move(id, rec, QUEUED, clock.now)
+  record.save(id, rec)
+  return t
+end
+
+function settle.finish(id, rec, t, seconds, result, ttl)
+  let_go(id, rec, t, seconds, true)
+  if ttl > 0 and result ~= '' then call('SET', keys.result(id), result, 'PX', ttl) end
+  tasks.conclude(id, rec, FINISHED, 0, ttl)
+  return WAS_FINISHED
+end
+
+-- `delay` in µs, or -1: no retry is wanted.
+function settle.fail(id, rec, t, seconds, error, delay, reason)
+  let_go(id, rec, t, seconds, true)
+  tasks.add_error(id, rec, error)
+  if delay < 0 or rec.retries >= rec.max_retries then
+    tasks.conclude(id, rec, FAILED, reason > 0 and reason or (delay < 0 and GAVE_UP or NO_RETRIES), 0)
+    return WAS_FAILED
+  end
+  rec.retries = rec.retries + 1
+  stats.add('retried')
+  if delay > 0 then
+    wait_until(id, rec, clock.now + delay)
+  else
+    rec.enqueued = clock.tick()
+    back_to_queue(id, rec, false)
+  end
+  return WAS_RETRIED
+end
+
+-- Given back unstarted: nothing is used up, and it is the next of its user again.
+function settle.release(id, rec, t)
+  leases.drop(rec.holder, id)
+  tenants.give_back(t, rec)
+  record.unmark(rec, LANE)
+  rec.charged, rec.attempt = 0, rec.attempt - 1
+  back_to_queue(id, rec, true)
+  stats.add('released')
+  return WAS_RELEASED
+end
+
+function settle.snooze(id, rec, t, seconds, delay)
+  let_go(id, rec, t, seconds, true)
+  rec.attempt = rec.attempt - 1
+  wait_until(id, rec, clock.now + delay)
+  stats.add('snoozed')
+  return WAS_SNOOZED
+end
+
+function settle.discard(id, rec, t, seconds, error, ttl)
+  let_go(id, rec, t, seconds, true)
+  tasks.add_error(id, rec, error)
+  tasks.conclude(id, rec, CANCELED, DISCARDED, ttl)
+  return WAS_CANCELED
+end
+
+-- The worker lacks the function: others may have it. Without any for a while, it is a dead letter.
+function settle.pass_on(id, rec, t, error)
+  leases.drop(rec.holder, id)
+  tenants.give_back(t, rec)
+  record.unmark(rec, LANE)
+  record.mark(rec, UNKNOWN)
+  rec.charged, rec.attempt = 0, rec.attempt - 1
+  local announced = tonumber(call('ZSCORE', keys.functions, rec.func) or 0)
+  if clock.now - math.max(announced, rec.enqueued) > conf.unknown then
+    tasks.add_error(id, rec, error)
+    tasks.conclude(id, rec, FAILED, NOBODY, 0)
+    return WAS_FAILED
+  end
+  wait_until(id, rec, clock.now + UNKNOWN_DELAY)
+  stats.add('passed_on')
+  return WAS_PASSED_ON
+end
+
+-- Its process died. A task that had begun runs alone from now on, and only crashes alone count.
+function settle.crash(id, rec, t, seconds, begun, error)
+  if not begun then return settle.release(id, rec, t) end
+  let_go(id, rec, t, seconds, false)
+  tasks.add_error(id, rec, error ~= '' and error or tasks.make_error(rec, 'WorkerLost',
+    'the worker process died or lost its lease while the task ran'))
+  if record.has(rec, LONE) then rec.crashes = rec.crashes + 1 end
+  record.mark(rec, LONE)
+  stats.add('lost')
+  if rec.crashes >= CRASHES_ALONE then
+    tasks.conclude(id, rec, FAILED, CRASHED, 0)
+    return WAS_FAILED
+  end
+  back_to_queue(id, rec, true)
+  return WAS_RETRIED
+end
+
+-- One settle as a worker sends it: kind, seconds run, and two values whose meaning is the kind's.
+function settle.one(incarnation, id, token, kind, seconds, first, second)
+  local rec = record.load(id)
+  if not rec then
+    leases.drop_orphan(incarnation, id)
+    return STALE
+  end
+  if rec.token ~= token then return STALE end
+  if rec.state ~= STARTED then return ALREADY[rec.state] or STALE end
+  local t = tenants.get(rec.user)
+  local code
+  if record.has(rec, CANCEL) and kind ~= 'release' then
+    let_go(id, rec, t, seconds, kind == 'finish')
+    if kind == 'fail' then tasks.add_error(id, rec, first) end
+    tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
+    code = WAS_CANCELED
+  elseif record.has(rec, CANCEL) then
+    leases.drop(rec.holder, id)
+    tenants.give_back(t, rec)
+    tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
+    code = WAS_CANCELED
+  elseif kind == 'finish' then
+    code = settle.finish(id, rec, t, seconds, first, tonumber(second))
+  elseif kind == 'fail' then
+    code = settle.fail(id, rec, t, seconds, first, tonumber(second), 0)
+  elseif kind == 'invalid' then
+    code = settle.fail(id, rec, t, seconds, first, -1, INVALID)
+  elseif kind == 'release' then
+    code = settle.release(id, rec, t)
+  elseif kind == 'snooze' then
+    code = settle.snooze(id, rec, t, seconds, tonumber(second))
+  elseif kind == 'discard' then
+    code = settle.discard(id, rec, t, seconds, first, tonumber(second))
+  elseif kind == 'unknown' then
+    code = settle.pass_on(id, rec, t, first)
+  else
+    code = settle.crash(id, rec, t, seconds, true, first)
+  end
+  tenants.place(t)
+  return code
+end

@@ -1,0 +1,105 @@
+-- INCLUDE prelude keys states record clock tenants stats tasks leases settle
+-- What time alone brings: due tasks, expired tasks, dead workers. Every call of a worker does a little of it.
+local PROMOTE, EXPIRE, REAP = 200, 100, 100
+local sweep = {}
+
+-- scheduled -> queued: their time came. A retry or a delayed task stands where it would if pushed when due.
+function sweep.promote(limit)
+  local due = call('ZRANGEBYSCORE', keys.state('scheduled'), '-inf', clock.now, 'LIMIT', 0, limit or PROMOTE)
+  for _, id in ipairs(due) do
+    local rec = record.load(id)
+    if rec and rec.state == SCHEDULED then
+      if not record.has(rec, UNKNOWN) then rec.enqueued = math.max(rec.entered, rec.created) end
+      local t = tasks.enqueue(id, rec, record.has(rec, UNKNOWN))
+      tasks.move(id, rec, QUEUED, clock.now)
+      record.save(id, rec)
+      tenants.place(t)
+    else
+      call('ZREM', keys.state('scheduled'), id)
+    end
+  end
+  return #due
+end
+
+-- queued | scheduled | deferred -> canceled: too late to start.
+function sweep.expire_one(id, rec)
+  local t = tenants.get(rec.user)
+  if rec.state == QUEUED then tasks.dequeue(id, rec) end
+  tasks.conclude(id, rec, CANCELED, EXPIRED, conf.result_ttl)
+  tenants.place(t)
+end
+
+function sweep.expire(limit)
+  local late = call('ZRANGEBYSCORE', keys.expiring, '-inf', clock.now, 'LIMIT', 0, limit or EXPIRE)
+  for _, id in ipairs(late) do
+    local rec = record.load(id)
+    if rec and (rec.state == QUEUED or rec.state == SCHEDULED or rec.state == DEFERRED) then
+      sweep.expire_one(id, rec)
+    end
+    call('ZREM', keys.expiring, id)
+  end
+  return #late
+end
+
+-- An incarnation is marked dead first, so that nothing it says afterwards counts.
+function sweep.bury(incarnation)
+  local slots = tonumber(call('HGET', keys.worker(incarnation), 'slots') or 0)
+  clock.slots = math.max(0, clock.slots - slots)
+  call('ZREM', keys.workers, incarnation)
+  call('ZREM', keys.waiters, incarnation)
+  call('DEL', keys.wake(incarnation))
+  call('ZADD', keys.dead, clock.now, incarnation)
+  stats.add('workers_dead')
+end
+
+-- Its tasks go back in chunks. `begun`: tokens of those that had begun, or nil: all are taken to have.
+-- They are charged to the last renewal plus one interval, at least.
+function sweep.give_back(incarnation, limit, begun, renewed)
+  local held = call('HGETALL', keys.held(incarnation))
+  local done = 0
+  for i = 1, #held, 2 do
+    if done >= limit then return done, false end
+    local id, token = held[i], string.sub(held[i + 1], 1, 16)
+    local rec = record.load(id)
+    if rec and rec.state == STARTED and rec.token == token then
+      local t = tenants.get(rec.user)
+      local seconds = (math.min(clock.now, renewed + conf.lease / 3) - rec.entered) / 1000000
+      if record.has(rec, CANCEL) then
+        leases.drop(incarnation, id)
+        tenants.finish(t, rec, math.max(0, seconds), false)
+        tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
+      else
+        settle.crash(id, rec, t, seconds, begun == nil or begun[token] == true, '')
+      end
+      tenants.place(t)
+    elseif rec then
+      leases.drop(incarnation, id)
+    else
+      leases.drop_orphan(incarnation, id)
+    end
+    done = done + 1
+  end
+  call('DEL', keys.worker(incarnation))
+  call('ZREM', keys.dead, incarnation)
+  return done, true
+end
+
+-- Dead workers: leases past their deadline, and what earlier calls left over. If nobody swept for two thirds of a
+-- lease (two heartbeats), the server, not the workers, was away: nothing is reaped for one lease more.
+function sweep.reap()
+  if clock.now - clock.swept > conf.lease * 2 / 3 then clock.grace = clock.now + conf.lease end
+  clock.swept = clock.now
+  local left = REAP
+  if clock.now >= clock.grace then
+    for _, incarnation in ipairs(call('ZRANGEBYSCORE', keys.workers, '-inf', clock.now, 'LIMIT', 0, 10)) do
+      local deadline = tonumber(call('ZSCORE', keys.workers, incarnation))
+      call('HSET', keys.worker(incarnation), 'renewed', string.format('%.17g', deadline - conf.lease))
+      sweep.bury(incarnation)
+    end
+  end
+  for _, incarnation in ipairs(call('ZRANGE', keys.dead, 0, 9)) do
+    if left <= 0 then return end
+    local renewed = tonumber(call('HGET', keys.worker(incarnation), 'renewed') or clock.now)
+    left = left - sweep.give_back(incarnation, left, nil, renewed)
+  end
+end

@@ -1,0 +1,109 @@
+-- INCLUDE prelude keys states record clock tenants stats wake
+-- What every transition does: the registry of states, the user's queues, the counters, the watchers.
+local CRITICAL = 6
+local tasks = {}
+
+-- From one state to another, at `score` in the new state's registry. The caller saves the record.
+function tasks.move(id, rec, to, score)
+  if not TRANSITIONS[rec.state][to] then
+    refuse('STATE', id .. ' ' .. STATE_NAMES[rec.state] .. ' ' .. STATE_NAMES[to])
+  end
+  call('ZREM', keys.state(STATE_NAMES[rec.state]), id)
+  call('ZADD', keys.state(STATE_NAMES[to]), score, id)
+  rec.state, rec.entered = to, score
+  if record.has(rec, WATCHED) then
+    wake.watchers(id, cmsgpack.pack({'state', id, to, rec.attempt, rec.reason}))
+  end
+end
+
+-- Into its user's queue. At the head: where it was before, by its old time; else behind what is there.
+function tasks.enqueue(id, rec, at_head)
+  local t = tenants.get(rec.user)
+  if not at_head then tenants.arrive(t) end
+  if rec.priority == CRITICAL then
+    call(at_head and 'LPUSH' or 'RPUSH', keys.critical(rec.user), id)
+    t.critical = t.critical + 1
+  else
+    call('ZADD', keys.normal(rec.user), rec.enqueued - rec.priority * conf.aging, id)
+    t.normal = t.normal + 1
+  end
+  return t
+end
+
+-- Out of its user's queue.
+function tasks.dequeue(id, rec)
+  local t = tenants.get(rec.user)
+  if rec.priority == CRITICAL then
+    t.critical = math.max(0, t.critical - call('LREM', keys.critical(rec.user), 1, id))
+  else
+    t.normal = math.max(0, t.normal - call('ZREM', keys.normal(rec.user), id))
+  end
+  return t
+end
+
+-- The id at the head of the tenant's queues, taken out; nil if they are empty after all (the counts are then mended).
+function tasks.pop(t)
+  local id
+  if t.critical > 0 then
+    id = call('LPOP', keys.critical(t.user))
+    if id then
+      t.critical = t.critical - 1
+      return id
+    end
+  end
+  id = call('ZPOPMIN', keys.normal(t.user))[1]
+  if id then
+    t.normal = math.max(0, t.normal - 1)
+    return id
+  end
+  t.critical, t.normal = call('LLEN', keys.critical(t.user)), 0
+  stats.add('healed')
+  return nil
+end
+
+-- An expiry is about the start only.
+function tasks.forget_expiry(id, rec)
+  if rec.expires > 0 then call('ZREM', keys.expiring, id) end
+end
+
+-- Into a terminal state. A finished or canceled task is kept for `ttl` ms (0: not at all), a failed one until it is
+-- purged or requeued.
+function tasks.conclude(id, rec, state, reason, ttl)
+  local t = tenants.get(rec.user)
+  local was = rec.state
+  rec.reason = reason
+  tasks.move(id, rec, state, clock.now)
+  if was ~= STARTED then tasks.forget_expiry(id, rec) end
+  if rec.dedup_size > 0 then
+    local key = keys.dedup(rec.user, record.dedup(rec))
+    if call('GET', key) == id then call('DEL', key) end
+  end
+  record.save(id, rec)
+  if state == FAILED then
+    t.failed = t.failed + 1
+    call('ZADD', keys.dlq(rec.user), clock.now, id)
+    stats.add('failed')
+  else
+    if state == FINISHED then t.finished = t.finished + 1 else t.canceled = t.canceled + 1 end
+    stats.add(STATE_NAMES[state])
+    if ttl > 0 then
+      call('PEXPIRE', keys.task(id), ttl)
+      if record.has(rec, ERRORS) then call('PEXPIRE', keys.errors(id), ttl) end
+    else
+      call('DEL', keys.task(id), keys.errors(id), keys.progress(id))
+      call('ZREM', keys.state(STATE_NAMES[state]), id)
+    end
+  end
+  return t
+end
+
+-- One error of a task, as core/codec.py writes them.
+function tasks.add_error(id, rec, error)
+  if error == '' then return end
+  call('RPUSH', keys.errors(id), error)
+  record.mark(rec, ERRORS)
+end
+
+function tasks.make_error(rec, kind, message)
+  return cmsgpack.pack({rec.attempt, kind, message, '', clock.now / 1000000})
+end

@@ -1,0 +1,33 @@
+-- INCLUDE prelude keys clock record
+-- Who blocks on a list, and what is put there. Idle workers are woken one at a time: whoever claims and sees that more
+-- is ready wakes the next.
+local WATCH_LIMIT = 10000
+local WATCH_SECONDS = 60
+local wake = {}
+
+-- Wakes one idle worker if there is something to claim.
+function wake.one_if_ready()
+  if clock.paused ~= 0 then return end
+  local _, user = clock.front()
+  if user then wake.one() end
+end
+
+function wake.one()
+  local waiter = call('ZPOPMAX', keys.waiters)[1]
+  if waiter then call('LPUSH', keys.wake(waiter), 'w') end
+end
+
+-- Tells the holder of a running task that a cancel was asked for.
+function wake.cancel(incarnation, id)
+  call('LPUSH', keys.wake(incarnation), 'c' .. id)
+end
+
+-- Tells those who wait for a task's result or events; the message is a hint, they read again.
+function wake.watchers(id, message)
+  for _, client in ipairs(call('SMEMBERS', keys.watchers(id))) do
+    local list = keys.wake(client)
+    call('RPUSH', list, message)
+    call('LTRIM', list, -WATCH_LIMIT, -1)
+    call('EXPIRE', list, WATCH_SECONDS)
+  end
+end

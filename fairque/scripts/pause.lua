@@ -1,0 +1,11 @@
+-- pause: the whole queue stops or goes on claiming
+-- KEYS  clock
+-- ARGV  prefix settings paused
+-- FLAGS allow-oom
+-- INCLUDE prelude keys clock wake finish_call
+-- REPLY what it was
+local was = clock.paused
+clock.paused = tonumber(paused)
+wake.one_if_ready()
+finish_call()
+return was

@@ -1,0 +1,31 @@
+-- renew: a lease, and what its holder can run; also by the supervisor for a busy child
+-- KEYS  clock
+-- ARGV  prefix settings incarnation functions tokens...
+-- FLAGS allow-oom
+-- INCLUDE prelude keys record clock tenants leases settle sweep finish_call
+-- `functions`: packed list or ''. Tokens: id, token for each claim that the caller asks about.
+-- REPLY for each claim: 1 held, 0 lost, 2 held and a cancel was asked for
+-- ERRORS FQ_DEAD
+leases.require(incarnation)
+tenants.advance()
+call('ZADD', keys.workers, clock.now + conf.lease, incarnation)
+if functions ~= '' then
+  for _, name in ipairs(cmsgpack.unpack(functions)) do
+    call('ZADD', keys.functions, clock.now, name)
+  end
+end
+local reply = {}
+for i = TOKENS, #ARGV, 2 do
+  local rec = record.load(ARGV[i])
+  if rec and rec.state == STARTED and rec.token == ARGV[i + 1] then
+    reply[#reply + 1] = record.has(rec, CANCEL) and 2 or 1
+  else
+    reply[#reply + 1] = 0
+  end
+end
+if clock.now - clock.swept > conf.lease / 12 then
+  sweep.reap()
+  wake.one_if_ready()
+end
+finish_call()
+return reply

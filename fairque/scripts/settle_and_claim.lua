@@ -1,0 +1,148 @@
+-- settle_and_claim: started -> finished | queued | scheduled | failed | canceled, then queued -> started
+-- KEYS  clock
+-- ARGV  prefix settings incarnation sequence random want park digest users outcomes...
+-- FLAGS allow-oom
+-- INCLUDE prelude states record clock tenants tasks stats wake leases settle sweep finish_call
+-- `want`: how many tasks at most. `park`: 1 if the caller will block on its wake list should it get less.
+-- `digest`: of the tokens that the caller holds before this claim, or ''. `users`: whom to serve, packed, or '' for all.
+-- Outcomes: id, token, kind, seconds, first, second for each (lib/settle.lua).
+-- REPLY 1 if this is the stored answer to a call that was made before, codes of the outcomes, claimed tasks (id,
+-- record), when the caller should call again (µs, or 0), ids to cancel, what it holds if the digest differs (id, record).
+-- ERRORS FQ_DEAD the incarnation is not alive; FQ_CALL the number is lower than the last
+local deadline = leases.require(incarnation)
+local number = tonumber(sequence)
+local last = call('HMGET', keys.worker(incarnation), 'sequence', 'answer')
+local deliveries, codes = {}, {}
+
+local function deliver(list, id, rec)
+  list[#list + 1] = id
+  list[#list + 1] = record.whole(rec)
+end
+
+-- The same number gets the same answer: codes as stored, and the claims that still stand.
+if last[1] and tonumber(last[1]) >= number then
+  if tonumber(last[1]) > number then refuse('CALL', sequence .. ' ' .. last[1]) end
+  local answer = cmsgpack.unpack(last[2])
+  for i = 1, #answer[2], 2 do
+    local rec = record.load_whole(answer[2][i])
+    if rec and rec.state == STARTED and rec.token == answer[2][i + 1] then deliver(deliveries, answer[2][i], rec) end
+  end
+  return {1, answer[1], deliveries, tostring(0), {}, {}}
+end
+
+tenants.advance()
+leases.touch(incarnation, deadline)
+for i = OUTCOMES, #ARGV, 6 do
+  codes[#codes + 1] = settle.one(incarnation, ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4],
+    ARGV[i + 5])
+end
+if clock.now - clock.swept > conf.lease / 12 then
+  sweep.reap()
+  sweep.expire()
+end
+sweep.promote()
+
+-- What the caller and the server think that it holds.
+local cancels, held_by_server = {}, {}
+if digest ~= '' then
+  call('ZADD', keys.workers, clock.now + conf.lease, incarnation)
+  local held = call('HGETALL', keys.held(incarnation))
+  local tokens = {}
+  for i = 1, #held, 2 do
+    tokens[#tokens + 1] = string.sub(held[i + 1], 1, 16)
+    if string.sub(held[i + 1], 17, 17) == '1' then cancels[#cancels + 1] = held[i] end
+  end
+  table.sort(tokens)
+  if redis.sha1hex(table.concat(tokens)) ~= digest then
+    stats.add('digest_mismatches')
+    for i = 1, #held, 2 do
+      local rec = record.load_whole(held[i])
+      if rec and rec.state == STARTED and rec.token == string.sub(held[i + 1], 1, 16) then
+        deliver(held_by_server, held[i], rec)
+      else
+        leases.drop_orphan(incarnation, held[i])
+      end
+    end
+    held_by_server[#held_by_server + 1] = ''
+  end
+  if conf.by_time then
+    -- Long tasks are charged for what they have run beyond the charge.
+    for i = 1, #held, 2 do
+      local rec = record.load(held[i])
+      local run = rec and rec.state == STARTED and (clock.now - rec.entered) / 1000000 or 0
+      if rec and run > rec.charged then
+        local t = tenants.get(rec.user)
+        tenants.charge(t, run - rec.charged)
+        rec.charged = run
+        record.save(held[i], rec)
+        tenants.place(t)
+      end
+    end
+  end
+end
+
+-- One decision at a time: a claim of n makes the decisions that n claims of one would make.
+local got, wanted, spent, bytes = 0, tonumber(want), 0, 0
+local claimed = {}
+local only = users ~= '' and cmsgpack.unpack(users) or nil
+
+-- queued -> started, for the tenant's next task. False if what was there cannot start.
+local function start_one(t, by_lane)
+  local id = tasks.pop(t)
+  local rec = id and record.load_whole(id)
+  if not rec or rec.state ~= QUEUED then
+    tenants.place(t)
+    return false
+  end
+  if rec.expires > 0 and rec.expires <= clock.now then
+    tasks.conclude(id, rec, CANCELED, EXPIRED, conf.result_ttl)
+    tenants.place(t)
+    return false
+  end
+  rec.charged = tenants.start(t, rec, by_lane)
+  tasks.forget_expiry(id, rec)
+  clock.tokens = clock.tokens + 1
+  rec.token = struct.pack('>I8', clock.tokens) .. random
+  rec.holder, rec.attempt = incarnation, rec.attempt + 1
+  record.unmark(rec, UNKNOWN)
+  if by_lane then record.mark(rec, LANE) else record.unmark(rec, LANE) end
+  t.waited = t.waited + math.max(0, clock.now - rec.enqueued) / 1000000
+  tasks.move(id, rec, STARTED, clock.now)
+  record.save(id, rec)
+  leases.hold(incarnation, id, rec)
+  deliver(deliveries, id, rec)
+  bytes = bytes + #rec.data
+  claimed[#claimed + 1] = id
+  claimed[#claimed + 1] = rec.token
+  return true
+end
+
+while clock.paused == 0 and got < wanted and spent < 1000 and bytes < 4194304 do
+  local t, by_lane = tenants.choose(only)
+  if not t then break end
+  spent = spent + 1
+  if start_one(t, by_lane) then got = got + 1 end
+end
+if got > 0 then stats.add('claimed', got) end
+
+-- When to look again without being woken. One idle worker promises each due time, so that a hundred do not all wake.
+local due = 0
+local first = call('ZRANGE', keys.state('scheduled'), 0, 0, 'WITHSCORES')
+if first[1] then
+  local at = tonumber(first[2])
+  if clock.timer == 0 or at < clock.timer or clock.timer < clock.now - 100000 then
+    clock.timer, due = at, at
+  end
+else
+  clock.timer = 0
+end
+
+if park == '1' and got < wanted then
+  call('ZADD', keys.waiters, clock.now, incarnation)
+else
+  call('ZREM', keys.waiters, incarnation)
+end
+wake.one_if_ready()
+call('HSET', keys.worker(incarnation), 'sequence', sequence, 'answer', cmsgpack.pack({codes, claimed}))
+finish_call()
+return {0, codes, deliveries, string.format('%.17g', due > 0 and math.max(1, due - clock.now) or 0), cancels, held_by_server}

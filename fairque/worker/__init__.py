@@ -1,0 +1,1 @@
+"""Workers: what claims tasks and runs them."""

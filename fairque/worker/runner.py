@@ -1,0 +1,276 @@
+"""From a task to an outcome: resolve, go through the middleware, call, judge.
+
+The runner is the same in every executor. It raises nothing: whatever a task does, short of ending the
+process, is an outcome. It knows neither the queue nor how many retries are left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, cast
+
+from fairque.core.codec import encode_error, encode_value, rebuild_arguments
+from fairque.core.context import running
+from fairque.core.exceptions import ConfigError, InvalidTaskError, PayloadTooLargeError, TaskTimeoutError
+from fairque.core.middleware import Middleware, check_middleware, compose, compose_async
+from fairque.core.models import Task
+from fairque.core.registry import Registry, default_registry
+from fairque.core.retry import DEFAULT_RETRY, Discard, RetryAfter, RetryPolicy, Snooze
+from fairque.worker.executors.base import Outcome, OutcomeKind, TaskKilledError, TaskProcessLostError
+from fairque.worker.executors.ledger import Execution
+from fairque.worker.handler import TaskHandler
+from fairque.worker.middleware import Call, LogContext, Retry, Timeout, current_call
+from fairque.worker.spec import RunnerSpec
+
+_log = logging.getLogger(__name__)
+
+MAX_RESULT_BYTES = 1024 * 1024
+
+_OURS = ("fairque.core.", "fairque.worker.", "asyncio.")
+
+_HOOKS = {
+    OutcomeKind.DONE: "on_task_success",
+    OutcomeKind.FAILED: "on_task_failure",
+    OutcomeKind.LOST: "on_task_failure",
+    OutcomeKind.TIMED_OUT: "on_task_timeout",
+}
+
+
+class Runner:
+    """Runs tasks of registered functions, and of payloads by `handler`.
+
+    `task_timeout` (seconds) and `retry` are for tasks that bring none of their own. A result over
+    `max_result_bytes`, encoded, fails its task.
+
+    Raises:
+        ConfigError: a middleware is none, or overrides only one form of `execute`.
+    """
+
+    def __init__(
+        self,
+        handler: TaskHandler | None = None,
+        *,
+        registry: Registry | None = None,
+        middlewares: Sequence[Middleware] = (),
+        task_timeout: float | None = None,
+        max_result_bytes: int = MAX_RESULT_BYTES,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        check_middleware(middlewares)
+        self.handler = handler
+        self.registry = default_registry() if registry is None else registry
+        self.middlewares = tuple(middlewares)
+        self.task_timeout = task_timeout
+        self.max_result_bytes = max_result_bytes
+        self.retry = retry
+        self._retry = Retry(retry, random)
+        self._timeout = Timeout(task_timeout)
+        layers = (LogContext(), self._retry, *middlewares, self._timeout)
+        self._execute = compose(layers, self._call)
+        self._execute_async = compose_async(layers, self._call_async)
+        self._handler_is_async = handler is not None and inspect.iscoroutinefunction(handler.process_task)
+        self._hooks = {kind for kind, name in _HOOKS.items() if _overrides(handler, name)}
+
+    # what executors ask before they run a task
+
+    def is_async(self, task: Task[Any]) -> bool:
+        """Whether the task is an `async def`'s."""
+        if not task.function:
+            return self._handler_is_async
+        return task.function in self.registry and self.registry.resolve(task.function).is_async
+
+    def timeout(self, task: Task[Any]) -> float | None:
+        """Seconds that the task may run."""
+        return self._timeout.seconds(task)
+
+    def child_init(self, modules: tuple[str, ...] | None = None) -> dict[str, object]:
+        """What a child process builds such a runner from (see `RunnerSpec.of`).
+
+        Raises:
+            ConfigError: the handler or a middleware cannot be made in another process.
+        """
+        return RunnerSpec.of(self, modules).message()
+
+    # running it
+
+    def run(self, execution: Execution) -> Outcome:
+        """Run the task here and now."""
+        call = self._resolve(execution)
+        if isinstance(call, Outcome):
+            return call
+        with running(call):
+            try:
+                return self._done(execution, self._execute(execution.task))
+            except BaseException as error:  # noqa: BLE001 - also SystemExit is the task's failure, not the worker's end
+                return self._failed(execution, error, call.retry_delay)
+
+    async def run_async(self, execution: Execution) -> Outcome:
+        """Run the task of an `async def` on this loop."""
+        call = self._resolve(execution)
+        if isinstance(call, Outcome):
+            return call
+        with running(call):
+            try:
+                return self._done(execution, await self._execute_async(execution.task))
+            except BaseException as error:  # noqa: BLE001 - as in run
+                return self._failed(execution, error, call.retry_delay)
+
+    def _resolve(self, execution: Execution) -> Call | Outcome:
+        """Find what runs the task."""
+        task = execution.task
+        if execution.cancelled:
+            return Outcome(task=task, kind=OutcomeKind.CANCELED, reason="cancelled before it began")
+        if not task.function:
+            if self.handler is None:
+                return Outcome(task=task, kind=OutcomeKind.UNKNOWN, reason="this worker has no TaskHandler")
+            return Call(execution, None)
+        try:
+            return Call(execution, self.registry.resolve(task.function).fn)
+        except LookupError as error:
+            return Outcome(task=task, kind=OutcomeKind.UNKNOWN, reason=str(error))
+
+    def _begin(self, task: Task[Any]) -> Callable[[], Any]:
+        """The innermost of the onion: the call to make, with its arguments rebuilt; its time begins."""
+        call = current_call()
+        # The task may be another than the one that was claimed: a middleware can have decrypted it.
+        if call.function is None:
+            process_task = cast(TaskHandler, self.handler).process_task
+            call.execution.begin()
+            return lambda: process_task(task)
+        function = call.function
+        args, kwargs = rebuild_arguments(function, task.args, task.kwargs)
+        call.execution.begin()
+        return lambda: function(*args, **kwargs)
+
+    def _call(self, task: Task[Any]) -> Any:
+        answer = self._begin(task)()
+        # A plain function that returns a coroutine: a wrapped async def.
+        return asyncio.run(_await(answer)) if inspect.isawaitable(answer) else answer
+
+    async def _call_async(self, task: Task[Any]) -> Any:
+        return await self._begin(task)()
+
+    # judging how it ended
+
+    def _done(self, execution: Execution, answer: Any) -> Outcome:
+        task = execution.task
+        name = task.function or type(self.handler).__qualname__
+        try:
+            result = encode_value(answer, f"the result of {name}")
+            if len(result) > self.max_result_bytes:
+                raise PayloadTooLargeError(
+                    f"the result of {name} takes {len(result)} bytes; the limit is {self.max_result_bytes} "
+                    "(max_result_bytes). Store it elsewhere and return where",
+                    task_id=task.task_id,
+                    user_id=task.user_id,
+                )
+        except Exception as error:  # noqa: BLE001 - encoding reads attributes, which can run any code
+            # It would do its work again only to end here again.
+            return self._failed(execution, error, None, final=True)
+        return Outcome(task=task, kind=OutcomeKind.DONE, result=result, duration=execution.took)
+
+    def failure(self, execution: Execution, error: BaseException) -> Outcome:
+        """The outcome of a task whose process is gone, for `error`."""
+        return self._failed(execution, error, self._retry.delay(execution.task, error))
+
+    def _failed(
+        self, execution: Execution, error: BaseException, delay: float | None, *, final: bool = False
+    ) -> Outcome:
+        task = execution.task
+        kind, reason = OutcomeKind.FAILED, ""
+        match error:
+            case Discard():
+                return Outcome(
+                    task=task, kind=OutcomeKind.DISCARDED, reason=error.reason, duration=execution.took
+                )
+            case Snooze():
+                kind, delay, reason = OutcomeKind.SNOOZED, error.seconds, error.reason
+            case RetryAfter():
+                kind, delay = OutcomeKind.RETRY_AFTER, error.seconds
+            case TaskProcessLostError():
+                kind = OutcomeKind.LOST
+            case TaskTimeoutError() if execution.timed_out:
+                kind = OutcomeKind.TIMED_OUT
+            case TaskKilledError():
+                kind = OutcomeKind.CANCELED
+            case asyncio.CancelledError() if execution.cancelled:
+                kind = OutcomeKind.CANCELED
+            case InvalidTaskError() | ConfigError() if execution.began is None:
+                final = True  # malformed, for another signature, or not to be isolated: and so the next time
+            case _:
+                pass
+        if kind in self._hooks:
+            execution.error = error
+        encoded = None
+        if kind not in (OutcomeKind.SNOOZED, OutcomeKind.CANCELED):
+            encoded = encode_error(error.with_traceback(_own_frames(error.__traceback__)), task.attempt)
+        return Outcome(
+            task=task, kind=kind, error=encoded, duration=execution.took, reason=reason, final=final,
+            retry_delay=None if final or kind in (OutcomeKind.CANCELED, OutcomeKind.LOST) else delay,
+        )  # fmt: skip
+
+    # hooks of the handler
+
+    def has_hooks(self, outcome: Outcome) -> bool:
+        """Whether the handler wants to hear of such an outcome."""
+        return outcome.kind in self._hooks
+
+    def after(self, execution: Execution, outcome: Outcome) -> None:
+        """Tell the handler."""
+        if outcome.kind in self._hooks:
+            try:
+                answer = self._hook(execution, outcome)()
+                if inspect.isawaitable(answer):
+                    asyncio.run(_await(answer))
+            except BaseException:  # noqa: BLE001 - a hook changes nothing
+                _complain(outcome)
+
+    async def after_async(self, execution: Execution, outcome: Outcome) -> None:
+        """Tell the handler, without blocking the loop."""
+        if outcome.kind in self._hooks:
+            try:
+                hook = self._hook(execution, outcome)
+                if inspect.iscoroutinefunction(getattr(self.handler, _HOOKS[outcome.kind])):
+                    await hook()
+                else:
+                    await asyncio.to_thread(hook)
+            except Exception:  # noqa: BLE001 - as in after
+                _complain(outcome)
+
+    def _hook(self, execution: Execution, outcome: Outcome) -> Callable[[], Any]:
+        hook = getattr(self.handler, _HOOKS[outcome.kind])
+        error, execution.error = execution.error, None
+        if outcome.kind in (OutcomeKind.FAILED, OutcomeKind.LOST):
+            return lambda: hook(outcome.task, error, outcome.duration)
+        return lambda: hook(outcome.task, outcome.duration)
+
+
+def refusal(task: Task[Any], error: BaseException) -> Outcome:
+    """The outcome of a task that must not run at all, because what was stored of it is malformed."""
+    return Outcome(task=task, kind=OutcomeKind.FAILED, error=encode_error(error, task.attempt), final=True)
+
+
+def _overrides(handler: TaskHandler | None, name: str) -> bool:
+    return handler is not None and getattr(type(handler), name) is not getattr(TaskHandler, name)
+
+
+def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """The traceback from the task's own code on, if it got that far."""
+    frames = traceback
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        frames = frames.tb_next
+    return frames or traceback
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _complain(outcome: Outcome) -> None:
+    _log.exception("%s of the handler failed after task %s", _HOOKS[outcome.kind], outcome.task.task_id)

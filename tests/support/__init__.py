@@ -1,0 +1,1 @@
+"""What tests share: servers of their own, the fault proxy, the key-leak check."""

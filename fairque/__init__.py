@@ -1,1 +1,38 @@
-"""FairQueue: a fair multi-tenant task queue for Python on Redis or Valkey."""
+"""FairQueue: a multi-tenant fair task queue on Redis and Valkey.
+
+The public names, and nothing else.
+"""
+
+from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, WorkerConfig
+from fairque.core.context import current_task
+from fairque.core.decorator import task
+from fairque.core.models import DLQEntry, Priority, Task, UserPolicy
+from fairque.core.retry import Discard, RetryAfter, Snooze, exponential, fixed, linear
+from fairque.core.states import TaskState
+from fairque.queue.async_queue import AsyncTaskQueue
+from fairque.queue.handles import AsyncTaskHandle, TaskHandle
+from fairque.queue.queue import TaskQueue
+
+__all__ = [
+    "AsyncTaskHandle",
+    "AsyncTaskQueue",
+    "DLQEntry",
+    "Discard",
+    "FairQueueConfig",
+    "Priority",
+    "QueueConfig",
+    "RedisConfig",
+    "RetryAfter",
+    "Snooze",
+    "Task",
+    "TaskHandle",
+    "TaskQueue",
+    "TaskState",
+    "UserPolicy",
+    "WorkerConfig",
+    "current_task",
+    "exponential",
+    "fixed",
+    "linear",
+    "task",
+]

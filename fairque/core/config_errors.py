@@ -25,7 +25,7 @@ Origin: TypeAlias = Callable[[FieldPath, object], str | None]
 _OUR_ERROR = "fairque"
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _USER_INFO = re.compile(r"(?<=://)[^@/?#\s]*@|(?<=://)\S*@")
-_SECRET_NAME = re.compile(r"password|passwd|pasword|secret|token|credential|(^|_)key$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"password|passwd|pasword|secret|token|credential|(^|_)keys?$", re.IGNORECASE)
 _LONGEST_VALUE = 60
 
 
@@ -125,7 +125,9 @@ def config_error(
     """
     problems: dict[str, None] = {}  # a set that keeps its order
     for error in exc.errors(include_url=False):
-        path = tuple(part for part in error["loc"] if part != "[key]")
+        path = error["loc"]
+        if path[-1] == "[key]":  # pydantic's mark for a key that is no text
+            path = (*path[:-2], str(error["input"]))
         line = f"{path_text(path)}: {_explain(error, path, model)}"
         place = origin(path, error["input"])
         problems[f"{line} ({place})" if place else line] = None
@@ -181,7 +183,11 @@ def without_credentials(text: str) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The valid name that `name` was most likely meant to be."""
-    matches = difflib.get_close_matches(name.lower().replace("-", "_"), list(names), n=1, cutoff=0.6)
+    wanted, names = name.lower().replace("-", "_"), list(names)
+    beginning = [known for known in names if known.startswith(f"{wanted}_")]
+    if len(beginning) == 1:  # `lease` is far from `lease_seconds` in letters only
+        return beginning[0]
+    matches = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 

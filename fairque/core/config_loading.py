@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -211,6 +211,7 @@ def _resolve(root: type[BaseModel], parts: list[str]) -> tuple[FieldPath, Any]:
             annotation = field.annotation if field else None
         else:
             member = get_args(annotation)[1] if get_origin(annotation) is dict else Any
+            member = get_args(member)[0] if get_origin(member) is Annotated else member
             # A user's id is the one name in which case counts.
             path += (part if dataclasses.is_dataclass(member) else part.lower(),)
             annotation = member

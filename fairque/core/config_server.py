@@ -70,11 +70,12 @@ def split_url(data: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 def yield_address(lower: Mapping[str, Any], higher: Mapping[str, Any]) -> dict[str, Any]:
     """`lower`, a `redis` section, without what the server that `higher` names makes obsolete.
 
-    A URL in the environment replaces the host and port of the file, instead of contradicting them.
-    Credentials and TLS files stay where they can still apply.
+    A URL in the environment replaces the host and port of the file, instead of contradicting them. What a URL
+    says of credentials goes with it; fields of their own stay where they can still apply.
     """
-    lower = _without_overridden(lower, higher)
     url, host = higher.get("url"), higher.get("host")
+    if url is None and host is None:
+        return _without_overridden(lower, higher)
     dropped: set[str] = set()
     if isinstance(host, str):
         dropped = {"url", "sentinel_username", "sentinel_password"}
@@ -98,11 +99,11 @@ def yield_address(lower: Mapping[str, Any], higher: Mapping[str, Any]) -> dict[s
     return {key: value for key, value in lower.items() if key not in dropped}
 
 
-def _without_overridden(lower: Mapping[str, Any], higher: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_overridden(lower: Mapping[str, Any], higher: Mapping[str, Any]) -> dict[str, Any]:
     """`lower` with its URL saying nothing that `higher` sets by a field of its own."""
     split, problems = split_url(dict(lower))
     if problems or not isinstance(split.get("url"), str):
-        return lower
+        return dict(lower)
     if higher.get("db") is not None:
         split["url"] = str(parse_redis_url(split["url"]).address)
     return split

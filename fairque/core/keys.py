@@ -33,7 +33,9 @@ def encode(part: str, what: str = "user id") -> str:
     try:
         size = len(encoded) if encoded.isascii() else len(encoded.encode())
     except UnicodeEncodeError:
-        raise InvalidTaskError(f"{what} {part[:40]!r} holds a lone surrogate: use valid Unicode text") from None
+        raise InvalidTaskError(
+            f"{what} {part[:40]!r} holds a lone surrogate: use valid Unicode text"
+        ) from None
     if size > MAX_PART_BYTES:
         raise InvalidTaskError(
             f"{what} {part[:40]!r}... takes {size} bytes as a key part; the limit is {MAX_PART_BYTES}. "

@@ -2,16 +2,12 @@
 
 Layout (big endian), the same in ``scripts/lib/record.lua``::
 
-    version state priority flags              4 x u8
-    attempt retries max_retries run           4 x u16
-    crashes reason                            2 x u8
-    user_size function_size                   2 x u16
-    op_size dedup_size                        2 x u8
-    cost                                      u32, thousandths
-    created enqueued entered expires charged  5 x f64: µs of the server's clock; charged in cost units or seconds
-    token                                     16 bytes: a counter and 64 random bits
-    holder                                    11 bytes: the incarnation that claimed it
-    user function op dedup body
+    version state priority flags              4 x u8 attempt retries max_retries run           4 x u16 crashes
+    reason                            2 x u8 user_size function_size                   2 x u16 op_size
+    dedup_size                        2 x u8 cost                                      u32, thousandths
+    created enqueued entered expires charged  5 x f64: µs of the server's clock; charged in cost units or
+    seconds token                                     16 bytes: a counter and 64 random bits holder
+    11 bytes: the incarnation that claimed it user function op dedup body
 
 Times are whole microseconds, exact in a double until the year 2255.
 """

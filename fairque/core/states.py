@@ -1,7 +1,7 @@
 """The states of a task and the one table of transitions.
 
-``scripts/lib/states.lua`` is its copy on the server; a test holds them equal, and the diagram in the docs is made
-from this table.
+``scripts/lib/states.lua`` is its copy on the server; a test holds them equal, and the diagram in the docs is
+made from this table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The only place where a script meets a connection: two small drivers over one set of operations.
 
-A reply that did not come is asked for again if the call allows it (`Call.resend`), on a new connection, at once and
-then with growing pauses; redis-py itself repeats nothing.
+A reply that did not come is asked for again if the call allows it (`Call.resend`), on a new connection, at
+once and then with growing pauses; redis-py itself repeats nothing.
 """
 
 from __future__ import annotations
@@ -60,21 +60,32 @@ def map_error(error: RedisError, script: str) -> FairQueueError:
                 "again; start as a new incarnation"
             )
         case "FQ_CALL":
-            return StaleCallError(f"call number {first} is lower than the last one seen ({detail.split()[-1]})")
+            return StaleCallError(
+                f"call number {first} is lower than the last one seen ({detail.split()[-1]})"
+            )
         case "FQ_NOT_FOUND":
             return TaskNotFoundError(
-                f"there is no task {first}: it never existed, was deleted, or its result_ttl has passed", task_id=first
+                f"there is no task {first}: it never existed, was deleted, or its result_ttl has passed",
+                task_id=first,
             )
         case "FQ_STATE":
             _, state, wanted = detail.split(" ")
-            return InvalidStateError(f"task {first} is {state} and cannot be {wanted}", task_id=first, state=state)
+            return InvalidStateError(
+                f"task {first} is {state} and cannot be {wanted}", task_id=first, state=state
+            )
         case _ if isinstance(error, OutOfMemoryError) or code == "OOM" or "maxmemory" in text:
             return QueueFullError(
                 "the server has reached its maxmemory and takes no new tasks; it still drains. Raise maxmemory, or "
                 "delete what is not needed"
             )
-        case _ if isinstance(error, AuthenticationError | AuthorizationError) or code in ("NOAUTH", "NOPERM", "WRONGPASS"):
-            return QueueUnavailableError(f"the server refuses this client: {text}; see redis.username and redis.password")
+        case _ if isinstance(error, AuthenticationError | AuthorizationError) or code in (
+            "NOAUTH",
+            "NOPERM",
+            "WRONGPASS",
+        ):
+            return QueueUnavailableError(
+                f"the server refuses this client: {text}; see redis.username and redis.password"
+            )
         case _ if code in _NOT_NOW:
             return QueueUnavailableError(f"the server cannot serve now: {text}")
         case _:
@@ -90,7 +101,7 @@ class _BaseLuaScriptManager:
     def _command(self, call: Call) -> tuple[Script, tuple[Any, ...]]:
         script = self.scripts[call.script]
         script.check(1, len(call.argv))
-        return script, (1, f"{call.argv[0]}:clock", *call.argv)
+        return script, (1, f"{call.argv[0]!s}:clock", *call.argv)
 
 
 def _pauses(call: Call) -> Iterator[float]:
@@ -107,8 +118,8 @@ class LuaScriptManager(_BaseLuaScriptManager):
 
     def __init__(self, client: SyncClient, clock: Clock = "server") -> None:
         super().__init__(clock)
-        self.client = client
-        self._pool = client.connection_pool if isinstance(client, Redis) else None
+        self.client: Any = client
+        self._pool: Any = client.connection_pool if isinstance(client, Redis) else None
 
     def execute(self, call: Call) -> Any:
         """The decoded reply of one call.
@@ -166,8 +177,8 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
 
     def __init__(self, client: AsyncClient, clock: Clock = "server") -> None:
         super().__init__(clock)
-        self.client = client
-        self._pool = client.connection_pool if isinstance(client, AsyncRedis) else None
+        self.client: Any = client
+        self._pool: Any = client.connection_pool if isinstance(client, AsyncRedis) else None
 
     async def execute(self, call: Call) -> Any:
         """The decoded reply of one call.

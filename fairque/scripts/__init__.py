@@ -1,10 +1,11 @@
 """The Lua scripts and their loader.
 
-One transition a file; what they share stands in ``lib/`` and is spliced in once, in order of need. A script begins
-with a header of comment lines: its purpose as ``name: from -> to``, then ``KEYS`` and ``ARGV`` (the names that its
-body uses; a last one ending in ``...`` stands for the rest and becomes the index of its first, in capitals), ``FLAGS``
-(of the server: allow-oom, no-writes, or none), ``INCLUDE``, ``REPLY`` and ``ERRORS``. The loader binds the names, so
-that no body counts positions, and `Script.arguments` checks the arity of every call.
+One transition a file; what they share stands in ``lib/`` and is spliced in once, in order of need. A script
+begins with a header of comment lines: its purpose as ``name: from -> to``, then ``KEYS`` and ``ARGV`` (the
+names that its body uses; a last one ending in ``...`` stands for the rest and becomes the index of its first,
+in capitals), ``FLAGS`` (of the server: allow-oom, no-writes, or none), ``INCLUDE``, ``REPLY`` and ``ERRORS``.
+The loader binds the names, so that no body counts positions, and `Script.arguments` checks the arity of every
+call.
 """
 
 from __future__ import annotations
@@ -146,7 +147,9 @@ def load(name: str, clock: Clock = "server") -> Script:
 
 def _code_only(part: str) -> str:
     """Comments and blank lines stay out of the server's memory."""
-    return "\n".join(line for line in part.splitlines() if line.strip() and not line.lstrip().startswith("--"))
+    return "\n".join(
+        line for line in part.splitlines() if line.strip() and not line.lstrip().startswith("--")
+    )
 
 
 @cache

@@ -278,7 +278,7 @@ def test_who_waits_too_long_is_told_why(
 def test_a_cancelled_call_leaves_no_reply_behind(
     request: pytest.FixtureRequest, server: ServerProcess, kind: str
 ) -> None:
-    """2,000 calls over at most 4 connections, many cancelled somewhere on their way: each reply is its own."""
+    """2,000 calls over at most 4 connections, many cancelled on their way: each reply is its own."""
     url = server.url
     if kind == "cluster":
         url = f"cluster://127.0.0.1:{request.getfixturevalue('cluster').port}"

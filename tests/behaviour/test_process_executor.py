@@ -76,7 +76,7 @@ def test_a_crash_is_heard_by_the_handler(make: Make, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     bench = make(runner=Runner(executor_tasks.Notes()))
     assert bench.run(bench.task("exit_hard", 3, labels={"notes": str(notes)})).kind is OutcomeKind.LOST
-    until(notes.exists, "the hook")
+    until(lambda: notes.exists() and notes.read_text(), "the hook")
     assert notes.read_text() == "failure TaskProcessLostError True\n"
 
 
@@ -92,7 +92,7 @@ def test_a_task_in_a_system_call_is_killed_at_its_timeout(make: Make, tmp_path: 
     assert outcome.retry_delay is not None
     assert bench.events(task) == ["begin", "timeout", "outcome"]
     assert gone(first)
-    until(notes.exists, "the hook")
+    until(lambda: notes.exists() and notes.read_text(), "the hook")
     assert notes.read_text() == "timeout True\n"
     assert result(bench.run(bench.task("pid"))) != first
 

@@ -157,7 +157,7 @@ def wait_for(path: str) -> str:
 
 @task
 async def wait_for_async(path: str) -> str:
-    while not _exists(path):
+    while not _exists(path):  # noqa: ASYNC110 - who makes the file may be another process
         await asyncio.sleep(_PAUSE)
     return "released"
 

@@ -65,7 +65,7 @@ class Recorder:
 
         with self._change:
             assert self._change.wait_for(find, PATIENCE), f"no {name} of {task} within {PATIENCE} s"
-            return find()[0][2]
+            return find()[0]
 
 
 class Bench:

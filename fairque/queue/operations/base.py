@@ -1,8 +1,8 @@
 """What operations are made of.
 
-An operation is a generator: it yields `Call`s and gets their decoded replies; an error of the server is thrown into
-it. `run_sync` and `run_async` in lua_manager.py move the bytes, so no operation knows whether anybody awaits. (The
-shape is psycopg 3's: the protocol in generators, the waiting in two small drivers.)
+An operation is a generator: it yields `Call`s and gets their decoded replies; an error of the server is
+thrown into it. `run_sync` and `run_async` in lua_manager.py move the bytes, so no operation knows whether
+anybody awaits. (The shape is psycopg 3's: the protocol in generators, the waiting in two small drivers.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Argument: TypeAlias = bytes | str | int | float
 class Call:
     """One script call. `resend`: whether it may be sent again when its reply was lost.
 
-    That is so if the server can tell a repetition (by operation id, call number or token) or if one changes nothing.
+    That is so if the server can tell a repetition (by operation id, call number or token) or if one changes
+    nothing.
     """
 
     script: str
@@ -84,9 +85,9 @@ class Engine:
         return Call(script, (self.keys.prefix, self.settings, *argv), resend)
 
 
-def chunked(argv: list[Argument], width: int, sizes: list[int], limit: int = 1000, max_bytes: int = 4 << 20) -> list[
-    list[Argument]
-]:
+def chunked(
+    argv: list[Argument], width: int, sizes: list[int], limit: int = 1000, max_bytes: int = 4 << 20
+) -> list[list[Argument]]:
     """`argv`, `width` arguments an item, cut so that no chunk has over `limit` items or `max_bytes` (`sizes`)."""
     chunks: list[list[Argument]] = []
     start = count = total = 0

@@ -1,8 +1,9 @@
 """The life of a claim: join, settle and claim, renew, leave.
 
-A `Session` is one incarnation as its process knows it: its name, its call number, and the call whose reply it has not
-got. Calls of one session go one after the other (the facades hold a lock); a call whose reply was lost is sent again
-under its number and gets the answer that the server kept, so nothing is claimed and forgotten.
+A `Session` is one incarnation as its process knows it: its name, its call number, and the call whose reply it
+has not got. Calls of one session go one after the other (the facades hold a lock); a call whose reply was
+lost is sent again under its number and gets the answer that the server kept, so nothing is claimed and
+forgotten.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ class Session:
 class Exchange:
     """What one settle and claim brought.
 
-    `due_in`: seconds until the caller should call again, or None. `held`: with a digest that differed, what the server
-    holds as this incarnation's, and `malformed` the claims whose records could not be read (id, token).
+    `due_in`: seconds until the caller should call again, or None. `held`: with a digest that differed, what
+    the server holds as this incarnation's, and `malformed` the claims whose records could not be read (id,
+    token).
     """
 
     codes: tuple[Settled, ...]
@@ -94,7 +96,11 @@ class Exchange:
 def join(engine: Engine, session: Session) -> Flow[None]:
     """Take a lease for this incarnation."""
     yield engine.call(
-        "join", session.incarnation, session.slots, _pack(dict(session.fields)), _pack(list(session.functions))
+        "join",
+        session.incarnation,
+        session.slots,
+        _pack(dict(session.fields)),
+        _pack(list(session.functions)),
     )
     session.joined = True
 
@@ -116,8 +122,8 @@ def settle_and_claim(
 ) -> Flow[Exchange]:
     """Settle what ended, then claim up to `want` tasks, in one call.
 
-    `park`: the caller will block on its wake list if it gets less. `holding`: tokens that it holds after these
-    settlements, to be compared; also renews the lease.
+    `park`: the caller will block on its wake list if it gets less. `holding`: tokens that it holds after
+    these settlements, to be compared; also renews the lease.
 
     Raises:
         WorkerDeadError: this incarnation was declared dead, or has never joined.
@@ -163,7 +169,9 @@ def _exchange(reply: Any) -> Exchange:
     )
 
 
-def _tasks(flat: list[bytes], malformed: list[tuple[str, bytes, SerializationError]]) -> tuple[Task[Any], ...]:
+def _tasks(
+    flat: list[bytes], malformed: list[tuple[str, bytes, SerializationError]]
+) -> tuple[Task[Any], ...]:
     tasks: list[Task[Any]] = []
     for task_id, data in zip(flat[::2], flat[1::2], strict=True):
         try:
@@ -174,7 +182,9 @@ def _tasks(flat: list[bytes], malformed: list[tuple[str, bytes, SerializationErr
     return tuple(tasks)
 
 
-def renew(engine: Engine, session: Session, tasks: Sequence[Task[Any]] = (), announce: bool = False) -> Flow[list[int]]:
+def renew(
+    engine: Engine, session: Session, tasks: Sequence[Task[Any]] = (), announce: bool = False
+) -> Flow[list[int]]:
     """Renew the lease. For each task: 1 held, 0 lost, 2 a cancel was asked for.
 
     Raises:
@@ -188,6 +198,22 @@ def renew(engine: Engine, session: Session, tasks: Sequence[Task[Any]] = (), ann
     return reply
 
 
+def cancelled_of(tasks: Sequence[Task[Any]], codes: Sequence[int]) -> list[Task[Any]]:
+    """Those that somebody asked to cancel, by the codes of a renewal.
+
+    Raises:
+        StaleClaimError: a claim was lost.
+    """
+    for task, code in zip(tasks, codes, strict=True):
+        if code == 0:
+            raise StaleClaimError(
+                f"the claim of task {task.task_id} is lost: stop working on it",
+                task_id=task.task_id,
+                user_id=task.user_id,
+            )
+    return [task for task, code in zip(tasks, codes, strict=True) if code == 2]
+
+
 def leave(engine: Engine, incarnation: str, begun: Iterable[bytes] | None = ()) -> Flow[int]:
     """The incarnation is out: its tasks go back at once; returns how many.
 
@@ -197,6 +223,7 @@ def leave(engine: Engine, incarnation: str, begun: Iterable[bytes] | None = ()) 
     mode = 1 if tokens is None else 2 if tokens else 0
     total = 0
     while True:
+        done: int
         done, finished = yield engine.call("leave", incarnation, mode, *(tokens or ()))
         total += done
         if finished:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,7 +25,8 @@ STORED, RETURNED, TAKEN = 1, 2, 0
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What became of one task of a push. `task_id`: the id under which it is found; `existing`: it was there before.
+    """What became of one task of a push. `task_id`: the id under which it is found; `existing`: it was there
+    before.
 
     `error` is set, and nothing was stored, if the task was refused.
     """
@@ -48,7 +49,9 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
         InvalidTaskError: (or one below it) it has been pushed, cannot be encoded, or is over the limit.
     """
     if task.depends_on:
-        raise InvalidTaskError("depends_on is not supported yet: push the task when its dependencies have finished")
+        raise InvalidTaskError(
+            "depends_on is not supported yet: push the task when its dependencies have finished"
+        )
     if task.function:
         check_portable(task.function)
     body = encode_task_body(task)
@@ -113,7 +116,8 @@ def push(engine: Engine, task: Task[Any]) -> Flow[Pushed]:
 
 
 def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
-    """Store tasks, in as few calls as the limits allow. Each has its own outcome; nothing is dropped in silence.
+    """Store tasks, in as few calls as the limits allow. Each has its own outcome; nothing is dropped in
+    silence.
 
     A failure of the server, or of the connection, half-way is the outcome of the tasks that it concerns.
     """
@@ -145,7 +149,23 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def take_chunk(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
+def attempt(store: Callable[[Task[Any]], Pushed], task: Task[Any]) -> Pushed:
+    """One push whose refusal is an outcome."""
+    try:
+        return store(task)
+    except FairQueueError as error:
+        return Pushed(task.task_id, task, error=error)
+
+
+async def attempt_async(store: Callable[[Task[Any]], Awaitable[Pushed]], task: Task[Any]) -> Pushed:
+    """As `attempt`, awaiting."""
+    try:
+        return await store(task)
+    except FairQueueError as error:
+        return Pushed(task.task_id, task, error=error)
+
+
+def take_chunk(tasks: Iterator[Task[Any]]) -> list[Task[Any]]:
     """The next tasks of an iterator, at most as many as one chunk holds."""
     return list(islice(tasks, CHUNK))
 
@@ -154,6 +174,10 @@ def _tell(engine: Engine, pushed: Pushed) -> None:
     if engine.bus.wants(TaskPushed) and not pushed.existing:
         task = pushed.task
         event = TaskPushed(
-            at=at(0), task_id=task.task_id, user_id=task.user_id, function=task.function, priority=task.priority
+            at=at(0),
+            task_id=task.task_id,
+            user_id=task.user_id,
+            function=task.function,
+            priority=task.priority,
         )
         engine.bus.emit(event)

@@ -76,7 +76,8 @@ class Ending:
             )
         last = decode_error(self.errors[-1]) if self.errors else None
         raise TaskFailedError(
-            f"task {task.task_id} failed ({task.reason})" + (f": {last.type}: {last.message}" if last else ""),
+            f"task {task.task_id} failed ({task.reason})"
+            + (f": {last.type}: {last.message}" if last else ""),
             task_id=task.task_id,
             user_id=task.user_id,
             error_type=last.type if last else "",
@@ -131,7 +132,9 @@ def read_message(data: bytes) -> tuple[str, TaskUpdate]:
         state, attempt, reason = rest
         return task_id, TaskUpdate(task_id, TaskState.from_code(state), attempt, Reason(reason).text)
     value = rest[0]
-    return task_id, TaskUpdate(task_id, progress=_progress_of(value if isinstance(value, bytes) else value.encode()))
+    return task_id, TaskUpdate(
+        task_id, progress=_progress_of(value if isinstance(value, bytes) else value.encode())
+    )
 
 
 def _progress_of(data: bytes) -> Progress:

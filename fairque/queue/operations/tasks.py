@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from fairque.core.codec import decode_error, encode_error, encode_value
+from fairque.core.codec import decode_error, encode_value
 from fairque.core.exceptions import InvalidStateError, InvalidTaskError, SerializationError, TaskNotFoundError
 from fairque.core.keys import encode
-from fairque.core.models import DLQEntry, Task, TaskError
+from fairque.core.models import Task, TaskError
 from fairque.core.states import TaskState
 from fairque.queue.operations.base import Engine, Flow
-from fairque.queue.operations.records import at, to_task
+from fairque.queue.operations.records import to_task
 
 T = TypeVar("T")
 PAGE = 1000
@@ -33,27 +33,28 @@ class Page(Generic[T]):
         return len(self.items)
 
 
-def _id(task_id: str | Task[Any]) -> str:
+def encoded_id(task_id: str | Task[Any]) -> str:
     return encode(task_id.task_id if isinstance(task_id, Task) else task_id, "task_id")
 
 
 def not_found(task_id: str) -> TaskNotFoundError:
     """The error for an id that the server does not know."""
     return TaskNotFoundError(
-        f"there is no task {task_id}: it never existed, was deleted, or its result_ttl has passed", task_id=task_id
+        f"there is no task {task_id}: it never existed, was deleted, or its result_ttl has passed",
+        task_id=task_id,
     )
 
 
 def get_task(engine: Engine, task_id: str | Task[Any]) -> Flow[Task[Any] | None]:
     """The task as the server has it, or None."""
-    encoded = _id(task_id)
+    encoded = encoded_id(task_id)
     data, _result, _progress, *_errors = yield engine.call("get_task", encoded)
     return to_task(encoded, data) if data else None
 
 
 def get_errors(engine: Engine, task_id: str | Task[Any]) -> Flow[tuple[TaskError, ...]]:
     """The error of every failed attempt, oldest first."""
-    _data, _result, _progress, *errors = yield engine.call("get_task", _id(task_id))
+    _data, _result, _progress, *errors = yield engine.call("get_task", encoded_id(task_id))
     return tuple(decode_error(error) for error in errors)
 
 
@@ -63,7 +64,7 @@ def cancel(engine: Engine, task_id: str | Task[Any]) -> Flow[bool]:
     Raises:
         TaskNotFoundError: there is no such task.
     """
-    code, _state = yield engine.call("cancel", _id(task_id))
+    code, _state = yield engine.call("cancel", encoded_id(task_id))
     return bool(code)
 
 
@@ -76,13 +77,15 @@ def delete_tasks(engine: Engine, task_ids: Sequence[str | Task[Any]]) -> Flow[in
     deleted = 0
     running: str | None = None
     for start in range(0, len(task_ids), CHUNK):
-        part = [_id(task_id) for task_id in task_ids[start : start + CHUNK]]
+        part = [encoded_id(task_id) for task_id in task_ids[start : start + CHUNK]]
         reply = yield engine.call("delete", *part)
         deleted += sum(1 for code in reply if code > 0)
         running = next((task_id for task_id, code in zip(part, reply, strict=True) if code < 0), running)
     if running is not None:
         raise InvalidStateError(
-            f"task {running} is running: cancel it first, then delete it", task_id=running, state=TaskState.STARTED
+            f"task {running} is running: cancel it first, then delete it",
+            task_id=running,
+            state=TaskState.STARTED,
         )
     return deleted
 
@@ -94,7 +97,8 @@ def list_tasks(
     cursor: str | None = None,
     limit: int = 100,
 ) -> Flow[Page[Task[Any]]]:
-    """One page of the tasks in a state, oldest first; with `user`, only that tenant's (pages can then be short).
+    """One page of the tasks in a state, oldest first; with `user`, only that tenant's (pages can then be
+    short).
 
     Raises:
         InvalidTaskError: there is no such state, or the cursor or limit is wrong.
@@ -104,10 +108,12 @@ def list_tasks(
     except ValueError:
         names = ", ".join(member.value for member in TaskState)
         raise InvalidTaskError(f"there is no state {state!r}: the states are {names}") from None
-    return (yield from _page(engine, source, user, cursor, limit))
+    return (yield from page(engine, source, user, cursor, limit))
 
 
-def _page(engine: Engine, source: str, user: str | None, cursor: str | None, limit: int) -> Flow[Page[Task[Any]]]:
+def page(
+    engine: Engine, source: str, user: str | None, cursor: str | None, limit: int
+) -> Flow[Page[Task[Any]]]:
     if not 1 <= limit <= PAGE:
         raise InvalidTaskError(f"a page has 1 to {PAGE} tasks, not {limit}")
     start, skip = "-inf", "0"
@@ -126,18 +132,6 @@ def _page(engine: Engine, source: str, user: str | None, cursor: str | None, lim
     return Page(tuple(items), None if at_end else f"{reply[0].decode()}/{reply[1]}")
 
 
-def list_dead(engine: Engine, user: str | None = None, cursor: str | None = None, limit: int = 100) -> Flow[
-    Page[DLQEntry]
-]:
-    """One page of dead letters, oldest first, with every attempt's error."""
-    page = yield from _page(engine, "dlq" if user else TaskState.FAILED.value, user, cursor, limit)
-    entries: list[DLQEntry] = []
-    for task in page:
-        errors = yield from get_errors(engine, task)
-        entries.append(DLQEntry(task=task, reason=task.reason, entered_at=task.entered_at or at(0), errors=errors))
-    return Page(tuple(entries), page.cursor)
-
-
 def requeue(engine: Engine, task_ids: Sequence[str | Task[Any]]) -> Flow[int]:
     """failed | canceled -> queued: a new run under the same id; returns how many.
 
@@ -147,7 +141,7 @@ def requeue(engine: Engine, task_ids: Sequence[str | Task[Any]]) -> Flow[int]:
     done = 0
     problem: TaskNotFoundError | InvalidStateError | None = None
     for start in range(0, len(task_ids), CHUNK):
-        part = [_id(task_id) for task_id in task_ids[start : start + CHUNK]]
+        part = [encoded_id(task_id) for task_id in task_ids[start : start + CHUNK]]
         reply = yield engine.call("requeue", *part, resend=False)
         for task_id, code in zip(part, reply, strict=True):
             if code > 0:
@@ -164,16 +158,6 @@ def requeue(engine: Engine, task_ids: Sequence[str | Task[Any]]) -> Flow[int]:
     if problem is not None:
         raise problem
     return done
-
-
-def move_to_dlq(engine: Engine, task_id: str | Task[Any], reason: str) -> Flow[None]:
-    """Make a task that has not ended a dead letter.
-
-    Raises:
-        TaskNotFoundError, InvalidStateError: there is no such task, or it has ended.
-    """
-    error = encode_error(InvalidTaskError(reason), 0) if reason else b""
-    yield engine.call("bury_task", _id(task_id), error, resend=False)
 
 
 def set_progress(engine: Engine, ttl: float, items: Sequence[tuple[str, bytes, Any]]) -> Flow[int]:

@@ -1,0 +1,71 @@
+"""What TaskQueue and AsyncTaskQueue have in common, which is all but the waiting."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from fairque.core.config import FairQueueConfig
+from fairque.core.events import EventBus
+from fairque.core.exceptions import InvalidTaskError
+from fairque.core.middleware import Middleware, check_middleware
+from fairque.core.models import Task
+from fairque.core.registry import default_registry
+from fairque.queue.consumer import Consumer
+from fairque.queue.operations.base import Engine
+from fairque.queue.operations.claims import new_incarnation
+
+
+class _BaseTaskQueue:
+    """The configuration, the engine over it, and this object's name on the server. Opens nothing."""
+
+    def __init__(
+        self,
+        config: FairQueueConfig | None = None,
+        *,
+        middleware: Sequence[Middleware] = (),
+        events: EventBus | None = None,
+    ) -> None:
+        self.config = config or FairQueueConfig.create_default()
+        check_middleware(middleware)
+        self.events = events or EventBus()
+        self.engine = Engine(
+            self.config.queue, self.config.key_prefix, bus=self.events, middleware=middleware
+        )
+        self.client_id = new_incarnation()
+        self._consumer = Consumer(self.engine)
+        self._opened = False
+
+
+@lru_cache(maxsize=1024)
+def result_type_of(function: str) -> Any:
+    """The annotated result of a registered function (of an ``async def``: what awaiting it gives), or None."""
+    if function not in default_registry():
+        return None
+    fn = inspect.unwrap(default_registry().resolve(function).fn)
+    try:
+        found = typing.get_type_hints(fn).get("return")
+    except (NameError, TypeError, AttributeError):
+        return None
+    return None if found is Any or found is type(None) else found
+
+
+def one_task(task: Any) -> Task[Any]:
+    """The task, or a clear refusal of what is none.
+
+    Raises:
+        InvalidTaskError: it is not a Task, or it came from the server.
+    """
+    if not isinstance(task, Task):
+        hint = ": call it with its arguments to build one" if callable(task) else ""
+        raise InvalidTaskError(f"push takes a Task, not {task!r}{hint}")
+    if task.state is not None:
+        raise InvalidTaskError(
+            f"task {task.task_id} came from the server: push a copy, task.with_options(), or requeue it",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+    return task

@@ -1,0 +1,32 @@
+"""What became of each task of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from fairque.core.exceptions import FairQueueError
+from fairque.core.models import Task
+
+H = TypeVar("H")
+
+
+@dataclass(frozen=True, slots=True)
+class PushOutcome(Generic[H]):
+    """One task of a batch: its handle if it is in the queue, else the error that kept it out."""
+
+    task: Task[Any]
+    handle: H | None
+    error: FairQueueError | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task is in the queue."""
+        return self.error is None
+
+    def unwrap(self) -> H:
+        """The handle, or the error raised."""
+        if self.error is not None:
+            raise self.error
+        assert self.handle is not None
+        return self.handle

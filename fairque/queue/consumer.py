@@ -1,0 +1,118 @@
+"""What pop, renew and settle share in both facades: sessions, and outcomes as settlements."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Any
+
+from fairque.core.codec import encode_error, encode_value
+from fairque.core.exceptions import PayloadTooLargeError, StaleClaimError
+from fairque.core.keys import encode
+from fairque.core.models import Task
+from fairque.core.retry import DEFAULT_RETRY, Discard, RetryAfter, Snooze
+from fairque.queue.operations.base import Engine
+from fairque.queue.operations.claims import Exchange, Session, Settled, Settlement, token_of
+
+NO_RETRY = -1
+
+
+class Consumer:
+    """The session of a queue object that claims by hand, and what it got but has not handed out."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.session = Session(slots=1, fields={"kind": "consumer"})
+        self.waiting: deque[Task[Any]] = deque()
+        self.invalid: list[Settlement] = []
+
+    def renew_session(self) -> None:
+        """After the incarnation was declared dead: its claims are gone, a new one begins."""
+        self.session = Session(slots=self.session.slots, fields=self.session.fields)
+        self.waiting.clear()
+        self.invalid.clear()
+
+    def take(self, exchange: Exchange | None) -> None:
+        """Keep what an exchange brought; what cannot be read becomes a dead letter with the next call."""
+        if exchange is None:
+            return
+        self.waiting.extend(exchange.claimed)
+        for task_id, token, error in exchange.malformed:
+            self.invalid.append(Settlement(task_id, token, "invalid", first=encode_error(error, 0)))
+
+    def hand_out(self, count: int) -> list[Task[Any]]:
+        """Up to `count` of what was claimed."""
+        return [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
+
+    def pending(self) -> list[Settlement]:
+        """Settlements of unreadable claims, to go with the next call."""
+        pending, self.invalid = self.invalid, []
+        return pending
+
+
+def result_ttl(engine: Engine, task: Task[Any]) -> int:
+    """How long the task is kept once it has finished, in ms."""
+    seconds = engine.config.result_ttl_seconds if task.result_ttl is None else task.result_ttl
+    return round(seconds * 1000)
+
+
+def check_result(engine: Engine, task: Task[Any], result: bytes) -> bytes:
+    """The encoded result.
+
+    Raises:
+        PayloadTooLargeError: it is over the limit.
+    """
+    limit = engine.config.max_result_bytes
+    if len(result) > limit:
+        raise PayloadTooLargeError(
+            f"the result of task {task.task_id} takes {len(result):,} bytes encoded; the limit is {limit:,} "
+            "(queue.max_result_bytes): store the data elsewhere and return a reference to it",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+    return result
+
+
+def finishing(engine: Engine, task: Task[Any], result: Any, seconds: float) -> Settlement:
+    """The settlement of a success."""
+    data = check_result(engine, task, encode_value(result, "result"))
+    return Settlement(encode(task.task_id), token_of(task), "finish", seconds, data, result_ttl(engine, task))
+
+
+def failing(engine: Engine, task: Task[Any], error: BaseException, seconds: float) -> Settlement:
+    """The settlement of an exception: what it, or the task's retry policy, asks for."""
+    encoded, token = encode(task.task_id), token_of(task)
+    match error:
+        case Snooze():
+            return Settlement(encoded, token, "snooze", seconds, b"", round(error.seconds * 1e6))
+        case Discard():
+            data = encode_error(error, task.attempt)
+            return Settlement(encoded, token, "discard", seconds, data, result_ttl(engine, task))
+        case RetryAfter():
+            delay = round(error.seconds * 1e6)
+        case _:
+            policy = task.retry or DEFAULT_RETRY
+            wanted = policy.wants_retry(error)
+            delay = round(policy.delay(task.retries + 1, random.random()) * 1e6) if wanted else NO_RETRY
+    return Settlement(encoded, token, "fail", seconds, encode_error(error, task.attempt), delay)
+
+
+def releasing(task: Task[Any]) -> Settlement:
+    """The settlement that gives a task back unstarted."""
+    return Settlement(encode(task.task_id), token_of(task), "release")
+
+
+def check_settled(task: Task[Any], code: Settled) -> Settled:
+    """The code.
+
+    Raises:
+        StaleClaimError: the claim was not the task's current one.
+    """
+    if code is Settled.STALE:
+        raise StaleClaimError(
+            f"the claim of task {task.task_id} is no longer its current one: its lease ran out and it was given to "
+            "somebody else, or it was deleted. This outcome is not recorded",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+    return code

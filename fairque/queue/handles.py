@@ -1,0 +1,126 @@
+"""What a push returns: a way to a task's state, its result and its news.
+
+Nobody polls. A client that waits is named in the task's watcher set; whatever changes the task puts a message
+on the client's wake list, and one listener of the queue object reads that list for all its handles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from fairque.core.models import Task
+from fairque.core.states import TaskState
+from fairque.queue.operations import results
+from fairque.queue.operations.results import Progress, TaskUpdate
+
+if TYPE_CHECKING:
+    from fairque.queue.async_queue import AsyncTaskQueue
+    from fairque.queue.queue import TaskQueue
+
+R = TypeVar("R")
+
+
+class _BaseHandle(Generic[R]):
+    """The task's id, and whether the push found it there already."""
+
+    def __init__(self, task_id: str, result_type: Any = None, *, existing: bool = False) -> None:
+        self.task_id = task_id
+        self.existing = existing
+        self._result_type = result_type
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.task_id}>"
+
+
+class TaskHandle(_BaseHandle[R]):
+    """A task in the queue, for sync code."""
+
+    def __init__(
+        self, queue: TaskQueue, task_id: str, result_type: Any = None, *, existing: bool = False
+    ) -> None:
+        super().__init__(task_id, result_type, existing=existing)
+        self._queue = queue
+
+    def task(self) -> Task[R] | None:
+        """The task as the server has it now, or None if it is gone."""
+        return self._queue.get_task(self.task_id)
+
+    def state(self) -> TaskState | None:
+        """Its state now, or None if it is gone."""
+        task = self.task()
+        return task.state if task else None
+
+    def progress(self) -> Progress | None:
+        """What the running task told last."""
+        return self._queue.run(results.get_progress(self._queue.engine, self.task_id))
+
+    def cancel(self) -> bool:
+        """Cancel it, or ask it to stop if it runs. False: it had ended."""
+        return self._queue.cancel(self.task_id)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Its result, waiting for up to `timeout` seconds (None: for ever); woken by the finish.
+
+        Raises:
+            TaskFailedError, TaskCanceledError: it ended otherwise.
+            ResultTimeoutError: it has not ended in time.
+            TaskNotFoundError: it is gone.
+        """
+        value: R = self._queue.wait_for(self.task_id, timeout).value(self._result_type)
+        return value
+
+    def events(self, timeout: float | None = None) -> Iterator[TaskUpdate]:
+        """Its state now, then each change and each progress, until it has ended.
+
+        Raises:
+            ResultTimeoutError: nothing came for `timeout` seconds.
+        """
+        return self._queue.updates(self.task_id, timeout)
+
+
+class AsyncTaskHandle(_BaseHandle[R]):
+    """A task in the queue, for async code."""
+
+    def __init__(
+        self, queue: AsyncTaskQueue, task_id: str, result_type: Any = None, *, existing: bool = False
+    ) -> None:
+        super().__init__(task_id, result_type, existing=existing)
+        self._queue = queue
+
+    async def task(self) -> Task[R] | None:
+        """The task as the server has it now, or None if it is gone."""
+        return await self._queue.get_task(self.task_id)
+
+    async def state(self) -> TaskState | None:
+        """Its state now, or None if it is gone."""
+        task = await self.task()
+        return task.state if task else None
+
+    async def progress(self) -> Progress | None:
+        """What the running task told last."""
+        return await self._queue.run(results.get_progress(self._queue.engine, self.task_id))
+
+    async def cancel(self) -> bool:
+        """Cancel it, or ask it to stop if it runs. False: it had ended."""
+        return await self._queue.cancel(self.task_id)
+
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - the sync twin has it
+        """Its result, waiting for up to `timeout` seconds (None: for ever); woken by the finish.
+
+        Raises:
+            TaskFailedError, TaskCanceledError: it ended otherwise.
+            ResultTimeoutError: it has not ended in time.
+            TaskNotFoundError: it is gone.
+        """
+        ending = await self._queue.wait_for(self.task_id, timeout)
+        value: R = ending.value(self._result_type)
+        return value
+
+    def events(self, timeout: float | None = None) -> AsyncIterator[TaskUpdate]:
+        """Its state now, then each change and each progress, until it has ended.
+
+        Raises:
+            ResultTimeoutError: nothing came for `timeout` seconds.
+        """
+        return self._queue.updates(self.task_id, timeout)

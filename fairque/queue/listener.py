@@ -1,0 +1,170 @@
+"""One listener a queue object: it blocks on the client's wake list and hands the news to whoever waits here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue as queues
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from fairque.queue.connection import AsyncClient, SyncClient
+from fairque.queue.operations.results import TaskUpdate, read_message
+
+BLOCK_SECONDS = 5.0
+_MESSAGES = 100
+_PAUSE_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
+
+class _Subscribers:
+    """Inboxes by encoded task id."""
+
+    def __init__(self) -> None:
+        self._inboxes: dict[str, list[Callable[[TaskUpdate], object]]] = {}
+
+    def add(self, task_id: str, put: Callable[[TaskUpdate], object]) -> None:
+        self._inboxes.setdefault(task_id, []).append(put)
+
+    def remove(self, task_id: str, put: Callable[[TaskUpdate], object]) -> None:
+        found = self._inboxes.get(task_id, [])
+        found.remove(put)
+        if not found:
+            del self._inboxes[task_id]
+
+    def deliver(self, reply: Any) -> None:
+        if not reply:
+            return
+        for data in reply[1]:
+            try:
+                task_id, update = read_message(data)
+            except (ValueError, TypeError):
+                _log.warning("news that cannot be read is skipped", extra={"size": len(data)})
+                continue
+            for put in tuple(self._inboxes.get(task_id, ())):
+                put(update)
+
+
+def _command(key: str) -> tuple[Any, ...]:
+    return "BLMPOP", BLOCK_SECONDS, 1, key, "LEFT", "COUNT", _MESSAGES
+
+
+class Listener:
+    """For sync code: a daemon thread that starts with the first subscription."""
+
+    def __init__(self, make_client: Callable[[float], SyncClient], key: str) -> None:
+        self._make_client = make_client
+        self._key = key
+        self._lock = threading.Lock()
+        self._subscribers = _Subscribers()
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._client: SyncClient | None = None
+
+    def subscribe(self, task_id: str) -> tuple[queues.SimpleQueue[TaskUpdate], Callable[[], None]]:
+        """An inbox for news of a task (its encoded id), and what ends it."""
+        inbox: queues.SimpleQueue[TaskUpdate] = queues.SimpleQueue()
+        with self._lock:
+            self._subscribers.add(task_id, inbox.put)
+            if self._thread is None:
+                self._client = self._make_client(BLOCK_SECONDS)
+                self._thread = threading.Thread(target=self._listen, name="fairque-listener", daemon=True)
+                self._thread.start()
+        put = inbox.put
+
+        def unsubscribe() -> None:
+            with self._lock, contextlib.suppress(ValueError, KeyError):
+                self._subscribers.remove(task_id, put)
+
+        return inbox, unsubscribe
+
+    def _listen(self) -> None:
+        client: Any = self._client
+        while not self._closed.is_set():
+            try:
+                reply = client.execute_command(*_command(self._key))
+            except (RedisError, OSError):
+                if self._closed.wait(_PAUSE_SECONDS):
+                    return
+                continue
+            with self._lock:
+                self._subscribers.deliver(reply)
+
+    def close(self) -> None:
+        """End the thread at once: its connection is cut."""
+        self._closed.set()
+        if self._client is not None:
+            with contextlib.suppress(RedisError, OSError):
+                pool = getattr(self._client, "connection_pool", None)
+                if pool is not None:
+                    pool.disconnect(inuse_connections=True)
+            if self._thread is not None and self._thread is not threading.current_thread():
+                self._thread.join(timeout=1)
+            self._client.close()
+
+
+def next_from(inbox: queues.SimpleQueue[TaskUpdate], seconds: float) -> TaskUpdate | None:
+    """The next news in an inbox, or None if none came in time."""
+    try:
+        return inbox.get(timeout=seconds)
+    except queues.Empty:
+        return None
+
+
+class AsyncListener:
+    """For async code: a task of the event loop that starts with the first subscription."""
+
+    def __init__(self, make_client: Callable[[float], AsyncClient], key: str) -> None:
+        self._make_client = make_client
+        self._key = key
+        self._subscribers = _Subscribers()
+        self._task: asyncio.Task[None] | None = None
+        self._client: AsyncClient | None = None
+
+    def subscribe(self, task_id: str) -> tuple[asyncio.Queue[TaskUpdate], Callable[[], None]]:
+        """An inbox for news of a task (its encoded id), and what ends it."""
+        inbox: asyncio.Queue[TaskUpdate] = asyncio.Queue()
+        put = inbox.put_nowait
+        self._subscribers.add(task_id, put)
+        if self._task is None:
+            self._client = self._make_client(BLOCK_SECONDS)
+            self._task = asyncio.get_running_loop().create_task(
+                self._listen(self._client), name="fairque-listener"
+            )
+
+        def unsubscribe() -> None:
+            with contextlib.suppress(ValueError, KeyError):
+                self._subscribers.remove(task_id, put)
+
+        return inbox, unsubscribe
+
+    async def _listen(self, client: AsyncClient) -> None:
+        while True:
+            try:
+                reply = await client.execute_command(*_command(self._key))
+            except (RedisError, OSError):
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            self._subscribers.deliver(reply)
+
+    async def close(self) -> None:
+        """End the task and its connection."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._client is not None:
+            await self._client.aclose()
+
+
+async def next_from_async(inbox: asyncio.Queue[TaskUpdate], seconds: float) -> TaskUpdate | None:
+    """As `next_from`, awaiting."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await inbox.get()
+    except TimeoutError:
+        return None

@@ -12,6 +12,9 @@ from fairque.core.states import TaskState
 from fairque.queue.async_queue import AsyncTaskQueue
 from fairque.queue.handles import AsyncTaskHandle, TaskHandle
 from fairque.queue.queue import TaskQueue
+from fairque.worker.handler import TaskHandler
+from fairque.worker.hooks import on_worker_start, on_worker_stop
+from fairque.worker.worker import Worker
 
 __all__ = [
     "AsyncTaskHandle",
@@ -26,13 +29,17 @@ __all__ = [
     "Snooze",
     "Task",
     "TaskHandle",
+    "TaskHandler",
     "TaskQueue",
     "TaskState",
     "UserPolicy",
+    "Worker",
     "WorkerConfig",
     "current_task",
     "exponential",
     "fixed",
     "linear",
+    "on_worker_start",
+    "on_worker_stop",
     "task",
 ]

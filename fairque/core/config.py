@@ -108,7 +108,7 @@ class RedisConfig(Section):
 
     @classmethod
     def prepared(cls, data: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-        return config_server.split_url(data)
+        return config_server.prepared(data)
 
     @classmethod
     def contradictions(cls, data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -96,8 +96,14 @@ class Section(BaseModel):
 
 def as_line(problem: Problem) -> InitErrorDetails:
     """`problem` in the form in which pydantic carries it outwards."""
-    error = PydanticCustomError(_OUR_ERROR, "{text}", {"text": problem.text})
-    return InitErrorDetails(type=error, loc=problem.path, input=problem.value)
+    error = PydanticCustomError(_OUR_ERROR, "{text}", {"text": _valid(problem.text)})
+    path = tuple(_valid(part) if isinstance(part, str) else part for part in problem.path)
+    return InitErrorDetails(type=error, loc=path, input=problem.value)
+
+
+def _valid(text: str) -> str:
+    """`text` as Unicode that pydantic can carry: a lone surrogate becomes its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _line(error: Any) -> InitErrorDetails:
@@ -126,7 +132,7 @@ def config_error(
     problems: dict[str, None] = {}  # a set that keeps its order
     for error in exc.errors(include_url=False):
         path = error["loc"]
-        if path[-1] == "[key]":  # pydantic's mark for a key that is no text
+        if path[-1:] == ("[key]",):  # pydantic's mark for a key that is no text
             path = (*path[:-2], str(error["input"]))
         line = f"{path_text(path)}: {_explain(error, path, model)}"
         place = origin(path, error["input"])
@@ -207,7 +213,7 @@ def _explain(error: Any, path: FieldPath, model: type[BaseModel]) -> str:
         if kind in kinds:
             hint = ""
             if isinstance(error["input"], str) and "number" in text:
-                hint = " as text: remove the quotes" if _is_number(error["input"]) else ""
+                hint = _number_hint(error["input"])
             elif kind == "string_type" and isinstance(error["input"], int | float):
                 hint = ": quote it"
             limits = {k: f"{v:.12g}" if isinstance(v, float) else v for k, v in context.items()}
@@ -234,12 +240,15 @@ _TEXTS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def _is_number(text: str) -> bool:
+def _number_hint(text: str) -> str:
+    """What to do about text where a number belongs."""
     try:
         float(text)
     except ValueError:
-        return False
-    return True
+        return ""
+    if "e" in text.lower():  # YAML reads 1e3 as text
+        return " as text: write it out, without an exponent"
+    return " as text: remove the quotes"
 
 
 def _unknown_key(path: FieldPath, root: type[BaseModel]) -> str:

@@ -188,7 +188,11 @@ def _syntax(exc: Exception) -> str:
     context, problem = getattr(exc, "context", None), getattr(exc, "problem", None)
     text = ", ".join(part for part in (context, problem) if part)
     if not text:
-        text = "it is not UTF-8 text" if isinstance(exc, UnicodeError | yaml.reader.ReaderError) else str(exc)
+        text = (
+            "it is not UTF-8 text, or holds control characters"
+            if isinstance(exc, UnicodeError | yaml.reader.ReaderError)
+            else str(exc)
+        )
     return f"{place}: is not valid YAML: {text}"
 
 

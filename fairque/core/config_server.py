@@ -27,6 +27,18 @@ _URL_OPTIONS: dict[str, Any] = {
 }
 
 
+def prepared(data: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """The `redis` section in its one form, and what is wrong with its URL."""
+    data, problems = split_url(data)
+    if (
+        data.get("ssl") is True
+        and data.get("ssl_cert_reqs") == "none"
+        and data.get("ssl_check_hostname") is None
+    ):
+        data = dict(data, ssl_check_hostname=False)  # the default would claim a check that nobody does
+    return data, problems
+
+
 def split_url(data: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """The `redis` section with what its URL says about other fields moved to these fields.
 

@@ -26,6 +26,7 @@ NO_TOKEN = bytes(16)
 INCARNATION_CHARS = 11
 NO_HOLDER = b"-" * INCARNATION_CHARS
 MAX_NAME_BYTES = 256
+MAX_DEDUP_BYTES = 255
 
 
 class Flags(IntFlag):
@@ -124,6 +125,12 @@ def pack_new(
         )
         + names[0] + names[1] + op + names[2] + body
     )  # fmt: skip
+
+
+def token_in(data: bytes) -> bytes:
+    """The token of the claim, also of a record whose names or body are malformed."""
+    *_, token, _holder = HEADER.unpack_from(data)
+    return bytes(token)
 
 
 def unpack(data: bytes) -> Record:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from redis.exceptions import RedisError
+
 from fairque.core.config import FairQueueConfig
 from fairque.core.events import EventBus
-from fairque.core.exceptions import InvalidTaskError, ResultTimeoutError, WorkerDeadError
+from fairque.core.exceptions import (
+    InvalidTaskError,
+    QueueUnavailableError,
+    ResultTimeoutError,
+    WorkerDeadError,
+)
 from fairque.core.keys import encode
 from fairque.core.middleware import Middleware, compose_async
 from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError, UserPolicy
 from fairque.core.states import TaskState
-from fairque.queue.base import _BaseTaskQueue, one_task, result_type_of
+from fairque.queue.base import BaseTaskQueue, result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
 from fairque.queue.connection import create_async_blocking_client
 from fairque.queue.consumer import check_settled, failing, finishing, releasing
@@ -36,7 +45,7 @@ T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class AsyncTaskQueue(_BaseTaskQueue):
+class AsyncTaskQueue(BaseTaskQueue):
     """A queue, for async code, within one event loop. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -81,7 +90,10 @@ class AsyncTaskQueue(_BaseTaskQueue):
         """Give back what pop() claimed but did not hand out, and close all connections."""
         async with self._lock:
             if self._consumer.session.joined and self._manager is not None:
-                await self._manager.run(claims.leave(self.engine, self._consumer.session.incarnation))
+                try:
+                    await self._manager.run(claims.leave(self.engine, self._consumer.session.incarnation))
+                except QueueUnavailableError:
+                    pass  # its lease will bring them back
                 self._consumer.renew_session()
             await self._listener.close()
             self._listener = AsyncListener(self._blocking_client, self.engine.keys.wake(self.client_id))
@@ -102,7 +114,7 @@ class AsyncTaskQueue(_BaseTaskQueue):
     # -- push
 
     async def _store(self, task: Task[Any]) -> Pushed:
-        return await self.run(push.push(self.engine, task))
+        return tell_pushed(self.events, await self.run(push.push(self.engine, task)))
 
     async def push(self, task: Task[R]) -> AsyncTaskHandle[R]:
         """Store a task; when this returns, it will be executed at least once.
@@ -112,7 +124,7 @@ class AsyncTaskQueue(_BaseTaskQueue):
             DuplicateTaskError: its id or dedup_key is taken.
             QueueFullError: the server has no memory for it.
         """
-        pushed = await self._push(one_task(task))
+        pushed = await self._push(push.check_new(task))
         return AsyncTaskHandle(self, pushed.task_id, result_type_of(task.function), existing=pushed.existing)
 
     async def push_batch(self, batch: Iterable[Task[Any]]) -> list[PushOutcome[AsyncTaskHandle[Any]]]:
@@ -132,10 +144,10 @@ class AsyncTaskQueue(_BaseTaskQueue):
         return outcomes
 
     async def _push_chunk(self, chunk: list[Task[Any]]) -> list[Pushed]:
-        checked = [one_task(task) for task in chunk]
         if self._push != self._store:
-            return [await push.attempt_async(self._push, task) for task in checked]
-        return await self.run(push.push_chunk(self.engine, checked))
+            return [await push.attempt_async(self._push, task) for task in chunk]
+        outcomes = await self.run(push.push_chunk(self.engine, chunk))
+        return [tell_pushed(self.events, pushed) for pushed in outcomes]
 
     # -- claim and settle, for custom consumers
 
@@ -166,28 +178,40 @@ class AsyncTaskQueue(_BaseTaskQueue):
         if wanted < 1:
             raise InvalidTaskError(f"count must be at least 1, not {count}")
         deadline = time.monotonic() + wait
+        consumer = self._consumer
         while True:
             left = deadline - time.monotonic()
+            parks = left > 0 and not users
             async with self._calls:
                 if worker_id is not None:
-                    self._consumer.session.fields = {"kind": "consumer", "worker_id": worker_id}
-                found = self._consumer.hand_out(wanted)
+                    consumer.session.fields = {"kind": "consumer", "worker_id": worker_id}
+                found = consumer.hand_out(wanted, users)
                 due = None
                 if not found:
-                    self._consumer.session.slots = max(self._consumer.session.slots, wanted)
-                    due = (await self._claim(want=wanted, park=left > 0 and not users, users=users)).due_in
-                    found = self._consumer.hand_out(wanted)
+                    consumer.session.slots = max(consumer.session.slots, wanted)
+                    due = (await self._claim(want=wanted, park=parks, users=users)).due_in
+                    found = consumer.hand_out(wanted, users)
+                # What came could not be read: it is a dead letter with the next call, and others may wait.
+                again = not found and bool(consumer.invalid)
+                consumer.blocked += not (found or again or left <= 0)
+            if again:
+                continue
             if found or left <= 0:
                 return found if count is not None else found[0] if found else None
             pause = min(left, MAX_POP_SECONDS, self.config.queue.lease_seconds / 3, due or MAX_POP_SECONDS)
-            await self._block(pause if not users else min(pause, 0.1))
+            try:
+                await self._block(pause if parks else min(pause, 0.1))
+            finally:
+                consumer.blocked -= 1
 
     async def _block(self, seconds: float) -> None:
         if self._blocking is None:
             self._blocking = self._blocking_client(MAX_POP_SECONDS)
-        await self._blocking.execute_command(
-            "BLPOP", self.engine.keys.wake(self._consumer.session.incarnation), max(0.001, seconds)
-        )
+        key = self.engine.keys.wake(self._consumer.session.incarnation)
+        try:
+            await self._blocking.execute_command("BLPOP", key, max(0.001, seconds))
+        except (RedisError, OSError):
+            await asyncio.sleep(min(seconds, 0.05))  # the next call will say so if the server is away
 
     async def _claim(
         self,
@@ -204,14 +228,15 @@ class AsyncTaskQueue(_BaseTaskQueue):
                 if not consumer.session.joined:
                     await self.run(claims.join(engine, consumer.session))
                 consumer.take(await self.run(claims.fetch_lost(consumer.session)))
-                want = max(0, want - len(consumer.waiting)) if want else 0
+                want = max(0, want - consumer.count(users))
                 exchange = await self.run(
                     claims.settle_and_claim(
                         engine,
                         consumer.session,
                         want=want,
                         settlements=[*settlements, *consumer.pending()],
-                        park=park and not consumer.waiting,
+                        park=park,
+                        others_block=consumer.blocked > 0,
                         users=users,
                     )
                 )
@@ -260,9 +285,7 @@ class AsyncTaskQueue(_BaseTaskQueue):
             StaleClaimError: a claim was lost: stop working on it.
         """
         items = [claimed] if isinstance(claimed, Task) else list(claimed)
-        return claims.cancelled_of(
-            items, await self.run(claims.renew(self.engine, self._consumer.session, items))
-        )
+        return await self.run(claims.renew_claims(self.engine, self._consumer.session, items))
 
     # -- tasks
 
@@ -310,7 +333,7 @@ class AsyncTaskQueue(_BaseTaskQueue):
         Raises:
             TaskNotFoundError, InvalidStateError: there is no such task, or it has ended.
         """
-        await self.run(dead_letters.move_to_dlq(self.engine, task, reason))
+        await self.run(dead_letters.move_to_dlq(self.engine, task, reason, datetime.now(UTC)))
 
     async def wait_for(self, task_id: str, timeout: float | None = None) -> Ending:  # noqa: ASYNC109 - the sync twin has it
         """What the task left, waiting for its end for up to `timeout` seconds (None: for ever).
@@ -322,11 +345,10 @@ class AsyncTaskQueue(_BaseTaskQueue):
         if ending := await self.run(results.get_ending(self.engine, task_id)):
             return ending
         deadline = None if timeout is None else time.monotonic() + timeout
-        async for update in self._news(task_id, deadline):
-            if (update is None or update.is_last) and (
-                ending := await self.run(results.get_ending(self.engine, task_id))
-            ):
-                return ending
+        async with aclosing(self._news(task_id, deadline)) as news:
+            async for update in news:
+                if update.is_last and (ending := await self.run(results.get_ending(self.engine, task_id))):
+                    return ending
         raise ResultTimeoutError(f"task {task_id} has not ended after {timeout} s", task_id=task_id)
 
     async def updates(self, task_id: str, timeout: float | None = None) -> AsyncIterator[TaskUpdate]:  # noqa: ASYNC109 - as above
@@ -337,33 +359,29 @@ class AsyncTaskQueue(_BaseTaskQueue):
             TaskNotFoundError: it is gone.
         """
         last: TaskUpdate | None = None
-        async for update in self._news(task_id, None, timeout):
-            if update is None:
-                task = await self.run(tasks.get_task(self.engine, task_id))
-                if task is None:
+        async with aclosing(self._news(task_id, None, timeout)) as news:
+            async for update in news:
+                if update.state is not None:
+                    if last is not None and (last.state, last.attempt) == (update.state, update.attempt):
+                        continue
+                    last = update
+                yield update
+                if update.is_last:
                     return
-                update = results.update_of(task)
-                if last is not None and (last.state, last.attempt) == (update.state, update.attempt):
-                    continue
-            if update.state is not None:
-                last = update
-            yield update
-            if update.is_last:
-                return
         raise ResultTimeoutError(f"no news of task {task_id} for {timeout} s", task_id=task_id)
 
     async def _news(
         self, task_id: str, deadline: float | None, quiet: float | None = None
-    ) -> AsyncIterator[TaskUpdate | None]:
-        """News as they come; None each time the task should be looked at again. Ends at the deadline, or
-        after `quiet`
-        seconds without any."""
+    ) -> AsyncGenerator[TaskUpdate, None]:
+        """The task's state, then news as they come, with its state once more each `RECHECK_SECONDS`.
+
+        Ends at the deadline, or after `quiet` seconds without any.
+        """
         inbox, unsubscribe = self._listener.subscribe(encode(task_id, "task_id"))
         try:
             heard = time.monotonic()
             while True:
-                await self.run(results.watch(self.engine, task_id, self.client_id))
-                yield None
+                yield results.update_of(await self.run(results.watch(self.engine, task_id, self.client_id)))
                 again = time.monotonic() + results.RECHECK_SECONDS
                 while (now := time.monotonic()) < again:
                     ends = [

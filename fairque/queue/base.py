@@ -5,21 +5,21 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from fairque.core.config import FairQueueConfig
-from fairque.core.events import EventBus
-from fairque.core.exceptions import InvalidTaskError
+from fairque.core.events import EventBus, TaskPushed
 from fairque.core.middleware import Middleware, check_middleware
-from fairque.core.models import Task
 from fairque.core.registry import default_registry
 from fairque.queue.consumer import Consumer
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import new_incarnation
+from fairque.queue.operations.push import Pushed
 
 
-class _BaseTaskQueue:
+class BaseTaskQueue:
     """The configuration, the engine over it, and this object's name on the server. Opens nothing."""
 
     def __init__(
@@ -53,19 +53,17 @@ def result_type_of(function: str) -> Any:
     return None if found is Any or found is type(None) else found
 
 
-def one_task(task: Any) -> Task[Any]:
-    """The task, or a clear refusal of what is none.
-
-    Raises:
-        InvalidTaskError: it is not a Task, or it came from the server.
-    """
-    if not isinstance(task, Task):
-        hint = ": call it with its arguments to build one" if callable(task) else ""
-        raise InvalidTaskError(f"push takes a Task, not {task!r}{hint}")
-    if task.state is not None:
-        raise InvalidTaskError(
-            f"task {task.task_id} came from the server: push a copy, task.with_options(), or requeue it",
-            task_id=task.task_id,
-            user_id=task.user_id,
+def tell_pushed(events: EventBus, pushed: Pushed) -> Pushed:
+    """What became of a push, of which observers are told if it stored a task."""
+    if pushed.ok and not pushed.existing and events.wants(TaskPushed):
+        task = pushed.task
+        events.emit(
+            TaskPushed(
+                at=datetime.now(UTC),
+                task_id=task.task_id,
+                user_id=task.user_id,
+                function=task.function,
+                priority=task.priority,
+            )
         )
-    return task
+    return pushed

@@ -26,7 +26,6 @@ class PushOutcome(Generic[H]):
 
     def unwrap(self) -> H:
         """The handle, or the error raised."""
-        if self.error is not None:
-            raise self.error
-        assert self.handle is not None
+        if self.handle is None:
+            raise self.error or FairQueueError(f"task {self.task.task_id} is not in the queue")
         return self.handle

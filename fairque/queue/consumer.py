@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from fairque.core.codec import encode_error, encode_value
@@ -18,12 +20,16 @@ NO_RETRY = -1
 
 
 class Consumer:
-    """The session of a queue object that claims by hand, and what it got but has not handed out."""
+    """The session of a queue object that claims by hand, and what it got but has not handed out.
+
+    `blocked` is how many callers of pop (threads, or tasks of an event loop) wait on the wake list.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.session = Session(slots=1, fields={"kind": "consumer"})
         self.waiting: deque[Task[Any]] = deque()
+        self.blocked = 0
         self.invalid: list[Settlement] = []
 
     def renew_session(self) -> None:
@@ -38,11 +44,22 @@ class Consumer:
             return
         self.waiting.extend(exchange.claimed)
         for task_id, token, error in exchange.malformed:
-            self.invalid.append(Settlement(task_id, token, "invalid", first=encode_error(error, 0)))
+            self.invalid.append(
+                Settlement(task_id, token, "invalid", first=encode_error(error, 0, datetime.now(UTC)))
+            )
 
-    def hand_out(self, count: int) -> list[Task[Any]]:
-        """Up to `count` of what was claimed."""
-        return [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
+    def hand_out(self, count: int, users: Sequence[str] = ()) -> list[Task[Any]]:
+        """Up to `count` of what was claimed, only of `users` if there are any."""
+        if not self.waiting:
+            return []
+        found = [task for task in self.waiting if not users or task.user_id in users][:count]
+        for task in found:
+            self.waiting.remove(task)
+        return found
+
+    def count(self, users: Sequence[str] = ()) -> int:
+        """How many wait here to be handed out, only of `users` if there are any."""
+        return sum(not users or task.user_id in users for task in self.waiting) if self.waiting else 0
 
     def pending(self) -> list[Settlement]:
         """Settlements of unreadable claims, to go with the next call."""
@@ -81,12 +98,12 @@ def finishing(engine: Engine, task: Task[Any], result: Any, seconds: float) -> S
 
 def failing(engine: Engine, task: Task[Any], error: BaseException, seconds: float) -> Settlement:
     """The settlement of an exception: what it, or the task's retry policy, asks for."""
-    encoded, token = encode(task.task_id), token_of(task)
+    encoded, token, now = encode(task.task_id), token_of(task), datetime.now(UTC)
     match error:
         case Snooze():
             return Settlement(encoded, token, "snooze", seconds, b"", round(error.seconds * 1e6))
         case Discard():
-            data = encode_error(error, task.attempt)
+            data = encode_error(error, task.attempt, now)
             return Settlement(encoded, token, "discard", seconds, data, result_ttl(engine, task))
         case RetryAfter():
             delay = round(error.seconds * 1e6)
@@ -94,7 +111,7 @@ def failing(engine: Engine, task: Task[Any], error: BaseException, seconds: floa
             policy = task.retry or DEFAULT_RETRY
             wanted = policy.wants_retry(error)
             delay = round(policy.delay(task.retries + 1, random.random()) * 1e6) if wanted else NO_RETRY
-    return Settlement(encoded, token, "fail", seconds, encode_error(error, task.attempt), delay)
+    return Settlement(encoded, token, "fail", seconds, encode_error(error, task.attempt, now), delay)
 
 
 def releasing(task: Task[Any]) -> Settlement:

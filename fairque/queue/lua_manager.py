@@ -33,6 +33,7 @@ from fairque.core.exceptions import (
     TaskNotFoundError,
     WorkerDeadError,
 )
+from fairque.core.keys import decode
 from fairque.queue.connection import AsyncClient, SyncClient
 from fairque.queue.operations.base import Call, Flow
 from fairque.scripts import Clock, Script, load_all
@@ -51,27 +52,26 @@ def map_error(error: RedisError, script: str) -> FairQueueError:
     """What an error reply means to callers. The codes are those in the scripts' headers."""
     text = str(error)
     code, _, detail = text.partition(" ")
-    detail = detail.partition(" script:")[0]
-    first = detail.partition(" ")[0]
+    # The server adds where in the script it was. Ids are encoded, but may hold spaces.
+    detail = decode(detail.rpartition(" script:")[0] or detail)
     match code:
         case "FQ_DEAD":
             return WorkerDeadError(
-                f"worker incarnation {first} is not alive: its lease ran out, or it never joined. Its tasks are queued "
-                "again; start as a new incarnation"
+                f"worker incarnation {detail} is not alive: its lease ran out, or it never joined. Its tasks are "
+                "queued again; start as a new incarnation"
             )
         case "FQ_CALL":
-            return StaleCallError(
-                f"call number {first} is lower than the last one seen ({detail.split()[-1]})"
-            )
+            number, _, last = detail.partition(" ")
+            return StaleCallError(f"call number {number} is lower than the last one seen ({last})")
         case "FQ_NOT_FOUND":
             return TaskNotFoundError(
-                f"there is no task {first}: it never existed, was deleted, or its result_ttl has passed",
-                task_id=first,
+                f"there is no task {detail}: it never existed, was deleted, or its result_ttl has passed",
+                task_id=detail,
             )
         case "FQ_STATE":
-            _, state, wanted = detail.split(" ")
+            task_id, state, wanted = detail.rsplit(" ", 2)
             return InvalidStateError(
-                f"task {first} is {state} and cannot be {wanted}", task_id=first, state=state
+                f"task {task_id} is {state} and cannot be {wanted}", task_id=task_id, state=state
             )
         case _ if isinstance(error, OutOfMemoryError) or code == "OOM" or "maxmemory" in text:
             return QueueFullError(

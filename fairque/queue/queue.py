@@ -5,17 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from redis.exceptions import RedisError
+
 from fairque.core.config import FairQueueConfig
 from fairque.core.events import EventBus
-from fairque.core.exceptions import InvalidTaskError, ResultTimeoutError, WorkerDeadError
+from fairque.core.exceptions import (
+    InvalidTaskError,
+    QueueUnavailableError,
+    ResultTimeoutError,
+    WorkerDeadError,
+)
 from fairque.core.keys import encode
 from fairque.core.middleware import Middleware, compose
 from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError, UserPolicy
 from fairque.core.states import TaskState
-from fairque.queue.base import _BaseTaskQueue, one_task, result_type_of
+from fairque.queue.base import BaseTaskQueue, result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
 from fairque.queue.connection import create_blocking_client
 from fairque.queue.consumer import check_settled, failing, finishing, releasing
@@ -36,7 +44,7 @@ T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class TaskQueue(_BaseTaskQueue):
+class TaskQueue(BaseTaskQueue):
     """A queue, for sync code; threads may share it. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -81,7 +89,10 @@ class TaskQueue(_BaseTaskQueue):
         """Give back what pop() claimed but did not hand out, and close all connections."""
         with self._lock:
             if self._consumer.session.joined and self._manager is not None:
-                self._manager.run(claims.leave(self.engine, self._consumer.session.incarnation))
+                try:
+                    self._manager.run(claims.leave(self.engine, self._consumer.session.incarnation))
+                except QueueUnavailableError:
+                    pass  # its lease will bring them back
                 self._consumer.renew_session()
             self._listener.close()
             self._listener = Listener(self._blocking_client, self.engine.keys.wake(self.client_id))
@@ -102,7 +113,7 @@ class TaskQueue(_BaseTaskQueue):
     # -- push
 
     def _store(self, task: Task[Any]) -> Pushed:
-        return self.run(push.push(self.engine, task))
+        return tell_pushed(self.events, self.run(push.push(self.engine, task)))
 
     def push(self, task: Task[R]) -> TaskHandle[R]:
         """Store a task; when this returns, it will be executed at least once.
@@ -112,7 +123,7 @@ class TaskQueue(_BaseTaskQueue):
             DuplicateTaskError: its id or dedup_key is taken.
             QueueFullError: the server has no memory for it.
         """
-        pushed = self._push(one_task(task))
+        pushed = self._push(push.check_new(task))
         return TaskHandle(self, pushed.task_id, result_type_of(task.function), existing=pushed.existing)
 
     def push_batch(self, batch: Iterable[Task[Any]]) -> list[PushOutcome[TaskHandle[Any]]]:
@@ -132,10 +143,10 @@ class TaskQueue(_BaseTaskQueue):
         return outcomes
 
     def _push_chunk(self, chunk: list[Task[Any]]) -> list[Pushed]:
-        checked = [one_task(task) for task in chunk]
         if self._push != self._store:
-            return [push.attempt(self._push, task) for task in checked]
-        return self.run(push.push_chunk(self.engine, checked))
+            return [push.attempt(self._push, task) for task in chunk]
+        outcomes = self.run(push.push_chunk(self.engine, chunk))
+        return [tell_pushed(self.events, pushed) for pushed in outcomes]
 
     # -- claim and settle, for custom consumers
 
@@ -166,28 +177,43 @@ class TaskQueue(_BaseTaskQueue):
         if wanted < 1:
             raise InvalidTaskError(f"count must be at least 1, not {count}")
         deadline = time.monotonic() + wait
+        consumer = self._consumer
         while True:
             left = deadline - time.monotonic()
+            parks = left > 0 and not users
             with self._calls:
                 if worker_id is not None:
-                    self._consumer.session.fields = {"kind": "consumer", "worker_id": worker_id}
-                found = self._consumer.hand_out(wanted)
+                    consumer.session.fields = {"kind": "consumer", "worker_id": worker_id}
+                found = consumer.hand_out(wanted, users)
                 due = None
                 if not found:
-                    self._consumer.session.slots = max(self._consumer.session.slots, wanted)
-                    due = self._claim(want=wanted, park=left > 0 and not users, users=users).due_in
-                    found = self._consumer.hand_out(wanted)
+                    consumer.session.slots = max(consumer.session.slots, wanted)
+                    due = self._claim(want=wanted, park=parks, users=users).due_in
+                    found = consumer.hand_out(wanted, users)
+                # What came could not be read: it is a dead letter with the next call, and others may wait.
+                again = not found and bool(consumer.invalid)
+                consumer.blocked += not (found or again or left <= 0)
+            if again:
+                continue
             if found or left <= 0:
                 return found if count is not None else found[0] if found else None
             pause = min(left, MAX_POP_SECONDS, self.config.queue.lease_seconds / 3, due or MAX_POP_SECONDS)
-            self._block(pause if not users else min(pause, 0.1))
+            try:
+                self._block(pause if parks else min(pause, 0.1))
+            finally:
+                with self._calls:
+                    consumer.blocked -= 1
 
     def _block(self, seconds: float) -> None:
-        if self._blocking is None:
-            self._blocking = self._blocking_client(MAX_POP_SECONDS)
-        self._blocking.execute_command(
-            "BLPOP", self.engine.keys.wake(self._consumer.session.incarnation), max(0.001, seconds)
-        )
+        with self._lock:
+            if self._blocking is None:
+                self._blocking = self._blocking_client(MAX_POP_SECONDS)
+            client = self._blocking
+        key = self.engine.keys.wake(self._consumer.session.incarnation)
+        try:
+            client.execute_command("BLPOP", key, max(0.001, seconds))
+        except (RedisError, OSError):
+            time.sleep(min(seconds, 0.05))  # the next call will say so if the server is away
 
     def _claim(
         self,
@@ -204,14 +230,15 @@ class TaskQueue(_BaseTaskQueue):
                 if not consumer.session.joined:
                     self.run(claims.join(engine, consumer.session))
                 consumer.take(self.run(claims.fetch_lost(consumer.session)))
-                want = max(0, want - len(consumer.waiting)) if want else 0
+                want = max(0, want - consumer.count(users))
                 exchange = self.run(
                     claims.settle_and_claim(
                         engine,
                         consumer.session,
                         want=want,
                         settlements=[*settlements, *consumer.pending()],
-                        park=park and not consumer.waiting,
+                        park=park,
+                        others_block=consumer.blocked > 0,
                         users=users,
                     )
                 )
@@ -260,7 +287,7 @@ class TaskQueue(_BaseTaskQueue):
             StaleClaimError: a claim was lost: stop working on it.
         """
         items = [claimed] if isinstance(claimed, Task) else list(claimed)
-        return claims.cancelled_of(items, self.run(claims.renew(self.engine, self._consumer.session, items)))
+        return self.run(claims.renew_claims(self.engine, self._consumer.session, items))
 
     # -- tasks
 
@@ -308,7 +335,7 @@ class TaskQueue(_BaseTaskQueue):
         Raises:
             TaskNotFoundError, InvalidStateError: there is no such task, or it has ended.
         """
-        self.run(dead_letters.move_to_dlq(self.engine, task, reason))
+        self.run(dead_letters.move_to_dlq(self.engine, task, reason, datetime.now(UTC)))
 
     def wait_for(self, task_id: str, timeout: float | None = None) -> Ending:
         """What the task left, waiting for its end for up to `timeout` seconds (None: for ever).
@@ -321,9 +348,7 @@ class TaskQueue(_BaseTaskQueue):
             return ending
         deadline = None if timeout is None else time.monotonic() + timeout
         for update in self._news(task_id, deadline):
-            if (update is None or update.is_last) and (
-                ending := self.run(results.get_ending(self.engine, task_id))
-            ):
+            if update.is_last and (ending := self.run(results.get_ending(self.engine, task_id))):
                 return ending
         raise ResultTimeoutError(f"task {task_id} has not ended after {timeout} s", task_id=task_id)
 
@@ -336,32 +361,25 @@ class TaskQueue(_BaseTaskQueue):
         """
         last: TaskUpdate | None = None
         for update in self._news(task_id, None, timeout):
-            if update is None:
-                task = self.run(tasks.get_task(self.engine, task_id))
-                if task is None:
-                    return
-                update = results.update_of(task)
+            if update.state is not None:
                 if last is not None and (last.state, last.attempt) == (update.state, update.attempt):
                     continue
-            if update.state is not None:
                 last = update
             yield update
             if update.is_last:
                 return
         raise ResultTimeoutError(f"no news of task {task_id} for {timeout} s", task_id=task_id)
 
-    def _news(
-        self, task_id: str, deadline: float | None, quiet: float | None = None
-    ) -> Iterator[TaskUpdate | None]:
-        """News as they come; None each time the task should be looked at again. Ends at the deadline, or
-        after `quiet`
-        seconds without any."""
+    def _news(self, task_id: str, deadline: float | None, quiet: float | None = None) -> Iterator[TaskUpdate]:
+        """The task's state, then news as they come, with its state once more each `RECHECK_SECONDS`.
+
+        Ends at the deadline, or after `quiet` seconds without any.
+        """
         inbox, unsubscribe = self._listener.subscribe(encode(task_id, "task_id"))
         try:
             heard = time.monotonic()
             while True:
-                self.run(results.watch(self.engine, task_id, self.client_id))
-                yield None
+                yield results.update_of(self.run(results.watch(self.engine, task_id, self.client_id)))
                 again = time.monotonic() + results.RECHECK_SECONDS
                 while (now := time.monotonic()) < again:
                     ends = [

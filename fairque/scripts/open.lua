@@ -1,7 +1,7 @@
 -- open: a client's first call: the schema of what is there
 -- KEYS  clock
 -- ARGV  prefix settings schema
--- FLAGS
+-- FLAGS allow-oom
 -- INCLUDE prelude keys
 -- REPLY the schema found (the caller's own, if there was none)
 local found = call('HGET', keys.meta, 'schema')

@@ -1,7 +1,7 @@
 -- progress: a running task tells how far it is
 -- KEYS  clock
 -- ARGV  prefix settings ttl items...
--- FLAGS
+-- FLAGS allow-oom
 -- INCLUDE prelude states keys record wake
 -- Items: id, token, progress (encoded). `ttl` in ms.
 -- REPLY how many were taken
@@ -11,7 +11,7 @@ for i = ITEMS, #ARGV, 3 do
   local rec = record.load(id)
   if rec and rec.state == STARTED and rec.token == ARGV[i + 1] then
     call('SET', keys.progress(id), ARGV[i + 2], 'PX', ttl)
-    if record.has(rec, WATCHED) then wake.watchers(id, cmsgpack.pack({'progress', id, ARGV[i + 2]})) end
+    if record.has(rec, WATCHED) then wake.watchers(id, 'p' .. id .. '\n' .. ARGV[i + 2]) end
     taken = taken + 1
   end
 end

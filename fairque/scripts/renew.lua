@@ -17,7 +17,7 @@ end
 local reply = {}
 for i = TOKENS, #ARGV, 2 do
   local rec = record.load(ARGV[i])
-  if rec and rec.state == STARTED and rec.token == ARGV[i + 1] then
+  if rec and rec.state == STARTED and rec.token == ARGV[i + 1] and rec.holder == incarnation then
     reply[#reply + 1] = record.has(rec, CANCEL) and 2 or 1
   else
     reply[#reply + 1] = 0
@@ -25,6 +25,7 @@ for i = TOKENS, #ARGV, 2 do
 end
 if clock.now - clock.swept > conf.lease / 12 then
   sweep.reap()
+  sweep.expire()
   wake.one_if_ready()
 end
 finish_call()

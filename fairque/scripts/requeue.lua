@@ -1,7 +1,7 @@
 -- requeue: failed | canceled -> queued: a new run under the same id
 -- KEYS  clock
 -- ARGV  prefix settings ids...
--- FLAGS
+-- FLAGS allow-oom
 -- INCLUDE prelude states record clock tenants tasks stats wake finish_call
 -- REPLY for each id: 1 queued, 0 not there, or minus its state
 tenants.advance()

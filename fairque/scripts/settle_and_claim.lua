@@ -3,7 +3,8 @@
 -- ARGV  prefix settings incarnation sequence random want park digest users outcomes...
 -- FLAGS allow-oom
 -- INCLUDE prelude states record clock tenants tasks stats wake leases settle sweep finish_call
--- `want`: how many tasks at most. `park`: 1 if the caller will block on its wake list should it get less.
+-- `want`: how many tasks at most. `park`: 1 if the caller will block on its wake list should it get less, plus 2 if
+-- others of its incarnation block there already.
 -- `digest`: of the tokens that the caller holds before this claim, or ''. `users`: whom to serve, packed, or '' for all.
 -- Outcomes: id, token, kind, seconds, first, second for each (lib/settle.lua).
 -- REPLY 1 if this is the stored answer to a call that was made before, codes of the outcomes, claimed tasks (id,
@@ -11,7 +12,7 @@
 -- ERRORS FQ_DEAD the incarnation is not alive; FQ_CALL the number is lower than the last
 local deadline = leases.require(incarnation)
 local number = tonumber(sequence)
-local last = call('HMGET', keys.worker(incarnation), 'sequence', 'answer')
+local last = call('HMGET', keys.worker(incarnation), 'sequence', 'answer', 'due')
 local deliveries, codes = {}, {}
 
 local function deliver(list, id, rec)
@@ -125,24 +126,29 @@ while clock.paused == 0 and got < wanted and spent < 1000 and bytes < 4194304 do
 end
 if got > 0 then stats.add('claimed', got) end
 
--- When to look again without being woken. One idle worker promises each due time, so that a hundred do not all wake.
-local due = 0
-local first = call('ZRANGE', keys.state('scheduled'), 0, 0, 'WITHSCORES')
-if first[1] then
-  local at = tonumber(first[2])
-  if clock.timer == 0 or at < clock.timer or clock.timer < clock.now - 100000 then
-    clock.timer, due = at, at
-  end
-else
-  clock.timer = 0
-end
-
-if park == '1' and got < wanted then
+local waits = park % 2 == 1 and got < wanted
+if waits or park >= '2' then
   call('ZADD', keys.waiters, clock.now, incarnation)
 else
   call('ZREM', keys.waiters, incarnation)
 end
+
+-- When to look again without being woken. One idle worker promises each due time, so that a hundred do not all wake;
+-- it keeps its promise while it waits.
+local due = 0
+local first = call('ZRANGE', keys.state('scheduled'), 0, 0, 'WITHSCORES')
+if not first[1] then
+  clock.timer = 0
+elseif waits then
+  local at = tonumber(first[2])
+  if clock.timer == 0 or clock.timer == tonumber(last[3]) or at < clock.timer or clock.timer < clock.now - 100000 then
+    clock.timer, due = at, at
+  end
+else
+  wake.hand_on(last[3])
+end
 wake.one_if_ready()
-call('HSET', keys.worker(incarnation), 'sequence', sequence, 'answer', cmsgpack.pack({codes, claimed}))
+call('HSET', keys.worker(incarnation), 'sequence', sequence, 'answer', cmsgpack.pack({codes, claimed}), 'due',
+  string.format('%.17g', due))
 finish_call()
 return {0, codes, deliveries, string.format('%.17g', due > 0 and math.max(1, due - clock.now) or 0), cancels, held_by_server}

@@ -4,7 +4,7 @@
 -- FLAGS allow-oom
 -- INCLUDE prelude states record clock tenants sweep wake finish_call
 -- `offset`: how many of the oldest finished and canceled tasks to pass over (those with a longer TTL).
--- REPLY promoted, expired, forgotten, next offset (0: the end was reached)
+-- REPLY promoted, expired, forgotten, next offset (-1: the end was reached)
 local CHUNK = 500
 tenants.advance()
 local promoted, expired, forgotten, at = sweep.promote(), sweep.expire(), 0, tonumber(offset)
@@ -20,7 +20,7 @@ for _, name in ipairs({'finished', 'canceled'}) do
     end
   end
 end
-local functions = call('ZREMRANGEBYSCORE', keys.functions, '-inf', clock.now - conf.unknown * 10)
+call('ZREMRANGEBYSCORE', keys.functions, '-inf', clock.now - conf.unknown * 10)
 wake.one_if_ready()
 finish_call()
-return {promoted, expired, forgotten, looked == CHUNK and at + CHUNK - forgotten or 0}
+return {promoted, expired, forgotten, looked == CHUNK and math.max(0, at + CHUNK - forgotten) or -1}

@@ -1,7 +1,7 @@
 -- watch: a client wants to hear of a task
 -- KEYS  clock
 -- ARGV  prefix settings id client ttl
--- FLAGS
+-- FLAGS allow-oom
 -- INCLUDE prelude keys record
 -- `ttl` in ms: for how long without renewal.
 -- REPLY the record, or nothing if the task is unknown

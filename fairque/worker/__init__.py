@@ -1,1 +1,1 @@
-"""Workers: what claims tasks and runs them."""
+"""Workers: the control loop, leases, executors, the supervisor."""

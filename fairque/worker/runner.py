@@ -31,8 +31,6 @@ _log = logging.getLogger(__name__)
 
 MAX_RESULT_BYTES = 1024 * 1024
 
-_OURS = ("fairque.core.", "fairque.worker.", "asyncio.")
-
 _HOOKS = {
     OutcomeKind.DONE: "on_task_success",
     OutcomeKind.FAILED: "on_task_failure",
@@ -205,6 +203,8 @@ class Runner:
                 final = True  # malformed, for another signature, or not to be isolated: and so the next time
             case _:
                 pass
+        if kind is OutcomeKind.CANCELED:
+            reason = "cancelled while it ran"
         if kind in self._hooks:
             execution.error = error
         encoded = None
@@ -261,11 +261,13 @@ def _overrides(handler: TaskHandler | None, name: str) -> bool:
 
 
 def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback from the task's own code on, if it got that far."""
-    frames = traceback
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+    """The traceback from the task's own code on; if it did not get that far, from the middleware on."""
+    own, frames = traceback, traceback
+    while frames is not None:
+        if frames.tb_frame.f_globals.get("__name__") == __name__ and frames.tb_next is not None:
+            own = frames.tb_next
         frames = frames.tb_next
-    return frames or traceback
+    return own
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:

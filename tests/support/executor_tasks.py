@@ -201,6 +201,12 @@ async def stubborn_async(path: str) -> str:
 
 
 @task
+async def block_loop_async(path: str) -> str:
+    """Does what a coroutine must not do: nothing else on its loop runs meanwhile."""
+    return wait_for.fn(path)
+
+
+@task
 def sleep_long() -> None:
     """Sits in one system call, where no exception reaches it."""
     time.sleep(3600)

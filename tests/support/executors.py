@@ -32,12 +32,15 @@ class Recorder:
     def __init__(self) -> None:
         self._change = threading.Condition()
         self._events: list[tuple[str, Task[Any], Any]] = []
+        self.also: Callable[[Outcome], object] | None = None  # called for each outcome
 
     def on_begin(self, task: Task[Any]) -> None:
         self._note("begin", task)
 
     def on_outcome(self, outcome: Outcome) -> None:
         self._note("outcome", outcome.task, outcome)
+        if self.also is not None:
+            self.also(outcome)
 
     def on_timeout(self, task: Task[Any]) -> None:
         self._note("timeout", task)

@@ -179,6 +179,10 @@ def test_every_number_is_finite() -> None:
             {"queue": {"lease_seconds": "10"}},
             "queue.lease_seconds: must be a number, not '10' as text: remove the quotes",
         ),
+        (
+            {"queue": {"lease_seconds": "1e3"}},
+            "queue.lease_seconds: must be a number, not '1e3' as text: write it out, without an exponent",
+        ),
         ({"queue": {"lease_seconds": True}}, "queue.lease_seconds: must be a number, not True"),
         (
             {"queue": {"default_max_retries": 2.0}},
@@ -253,6 +257,7 @@ def test_sections_are_refused_by_themselves_too() -> None:
         ({"steal_targets": ["a", "a"]}, "steal_targets[1]: 'a' stands in this list already, at [0]"),
         ({"assigned_users": [""]}, "assigned_users[0]: user id must not be empty"),
         ({"id": ""}, "id: worker id must not be empty"),
+        ({"id": "\ud800"}, "id: worker id '\\ud800' holds a lone surrogate: use valid Unicode text"),
         (
             {"assigned_users": [], "steal_targets": []},
             "assigned_users: is empty, and so is steal_targets: this worker would serve nobody; "

@@ -97,6 +97,11 @@ def test_what_is_written_reads_back_the_same(write: Write, tmp_path: Path) -> No
         FairQueueConfig(),
         FairQueueConfig(redis=RedisConfig(host="h", port=1, password="s3cret")),
         FairQueueConfig(redis=RedisConfig(url="redis://h/3")),
+        FairQueueConfig(redis=RedisConfig(url="rediss://h?ssl_cert_reqs=none")),
+        FairQueueConfig(redis=RedisConfig(url="sentinel://u:p@a,b/m/2", ssl=True, sentinel_password="q")),
+        FairQueueConfig(redis=RedisConfig(url="cluster://a,[::1]:7")),
+        FairQueueConfig(redis=RedisConfig(url="unix:///s?db=2")),
+        FairQueueConfig(users={"a": UserPolicy(rate_limit=0.5, burst=3, group="g", max_queued=5)}),
     ):
         file = tmp_path / "written.yaml"
         original.to_yaml(file, include_secrets=True)

@@ -150,15 +150,16 @@ def get_stats(engine: Engine) -> Flow[QueueStats]:
     )
 
 
-def sweep(engine: Engine, max_calls: int = 1000) -> Flow[dict[str, int]]:
+def sweep(engine: Engine, max_calls: int = 10_000) -> Flow[dict[str, int]]:
     """Do what time alone brings, in bounded chunks: due tasks, expired ones, registries of records that are gone."""
     totals = {"promoted": 0, "expired": 0, "forgotten": 0}
     offset = 0
     for _ in range(max_calls):
-        promoted, expired, forgotten, offset = yield engine.call("sweep", offset)
+        promoted, expired, forgotten, following = yield engine.call("sweep", offset)
         totals["promoted"] += promoted
         totals["expired"] += expired
         totals["forgotten"] += forgotten
-        if not (promoted or expired or offset):
+        if not (promoted or expired) and following < 0:
             break
+        offset = max(0, following)
     return totals

@@ -18,15 +18,16 @@ from typing import Any
 
 import msgspec
 
-from fairque.core.exceptions import SerializationError, StaleClaimError
+from fairque.core.exceptions import InvalidTaskError, SerializationError, StaleClaimError, WorkerDeadError
 from fairque.core.keys import encode
 from fairque.core.models import Task
-from fairque.core.record import INCARNATION_CHARS
+from fairque.core.record import INCARNATION_CHARS, token_in
 from fairque.queue.operations.base import Argument, Call, Engine, Flow
 from fairque.queue.operations.records import to_task
 
 _CHARS = bytes((string.digits + string.ascii_letters).encode()[byte % 62] for byte in range(256))
 _pack = msgspec.msgpack.Encoder().encode
+MAX_USERS = 1000
 
 
 def new_incarnation() -> str:
@@ -117,17 +118,25 @@ def settle_and_claim(
     want: int = 0,
     settlements: Sequence[Settlement] = (),
     park: bool = False,
+    others_block: bool = False,
     holding: Iterable[bytes] | None = None,
     users: Sequence[str] = (),
 ) -> Flow[Exchange]:
     """Settle what ended, then claim up to `want` tasks, in one call.
 
-    `park`: the caller will block on its wake list if it gets less. `holding`: tokens that it holds after
-    these settlements, to be compared; also renews the lease.
+    `park`: the caller will block on its wake list if it gets less. `others_block`: others of its incarnation
+    do so already, and stay. `holding`: tokens that it holds after these settlements, to be compared; also
+    renews the lease.
 
     Raises:
         WorkerDeadError: this incarnation was declared dead, or has never joined.
+        InvalidTaskError: a user id is none, or there are over 1,000.
     """
+    if len(users) > MAX_USERS:
+        raise InvalidTaskError(
+            f"pop takes up to {MAX_USERS} users, not {len(users)}: leave users out for all"
+        )
+    only = _pack([encode(user) for user in users]) if users else b""
     session.sequence += 1
     call = engine.call(
         "settle_and_claim",
@@ -135,9 +144,9 @@ def settle_and_claim(
         session.sequence,
         os.urandom(8),
         want,
-        int(park),
+        int(park) + 2 * others_block,
         "" if holding is None else digest(holding),
-        _pack([encode(user) for user in users]) if users else b"",
+        only,
         *(argument for settlement in settlements for argument in settlement.argv()),
     )
     session.lost = call
@@ -177,8 +186,7 @@ def _tasks(
         try:
             tasks.append(to_task(task_id, data))
         except SerializationError as error:
-            claim = to_task(task_id, data, body=False).claim
-            malformed.append((task_id.decode(), claim.token if claim else b"", error))
+            malformed.append((task_id.decode(), token_in(data), error))
     return tuple(tasks)
 
 
@@ -198,12 +206,16 @@ def renew(
     return reply
 
 
-def cancelled_of(tasks: Sequence[Task[Any]], codes: Sequence[int]) -> list[Task[Any]]:
-    """Those that somebody asked to cancel, by the codes of a renewal.
+def renew_claims(engine: Engine, session: Session, tasks: Sequence[Task[Any]]) -> Flow[list[Task[Any]]]:
+    """Renew the lease; returns those of the tasks that somebody asked to cancel.
 
     Raises:
-        StaleClaimError: a claim was lost.
+        StaleClaimError: a claim was lost, or is another session's.
     """
+    try:
+        codes = yield from renew(engine, session, tasks)
+    except WorkerDeadError:
+        codes = [0] * len(tasks)
     for task, code in zip(tasks, codes, strict=True):
         if code == 0:
             raise StaleClaimError(

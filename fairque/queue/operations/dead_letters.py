@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from fairque.core.codec import encode_error
@@ -63,11 +64,11 @@ def purge_dead(engine: Engine, ids: Ids | None = None, user: str | None = None) 
     return (yield from delete_tasks(engine, chosen)) if chosen else 0
 
 
-def move_to_dlq(engine: Engine, task_id: str | Task[Any], reason: str) -> Flow[None]:
+def move_to_dlq(engine: Engine, task_id: str | Task[Any], reason: str, now: datetime) -> Flow[None]:
     """Make a task that has not ended a dead letter.
 
     Raises:
         TaskNotFoundError, InvalidStateError: there is no such task, or it has ended.
     """
-    error = encode_error(InvalidTaskError(reason), 0) if reason else b""
+    error = encode_error(InvalidTaskError(reason), 0, now) if reason else b""
     yield engine.call("bury_task", encoded_id(task_id), error, resend=False)

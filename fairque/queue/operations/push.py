@@ -9,14 +9,13 @@ from itertools import islice
 from typing import Any
 
 from fairque.core.codec import encode_task_body
-from fairque.core.events import TaskPushed
 from fairque.core.exceptions import DuplicateTaskError, FairQueueError, InvalidTaskError, PayloadTooLargeError
-from fairque.core.keys import encode
+from fairque.core.keys import decode, encode
 from fairque.core.models import Task
-from fairque.core.record import pack_new
+from fairque.core.record import MAX_DEDUP_BYTES, pack_new
 from fairque.core.registry import check_portable
 from fairque.queue.operations.base import Argument, Engine, Flow
-from fairque.queue.operations.records import at, micros
+from fairque.queue.operations.records import micros
 
 CHUNK = 500
 CHUNK_BYTES = 4 << 20
@@ -42,12 +41,32 @@ class Pushed:
         return self.error is None
 
 
+def check_new(task: Any) -> Task[Any]:
+    """The task, or a clear refusal of what is none.
+
+    Raises:
+        InvalidTaskError: it is not a Task, or it came from the server.
+    """
+    if not isinstance(task, Task):
+        hint = ": call it with its arguments to build one" if callable(task) else ""
+        raise InvalidTaskError(f"push takes a Task, not {task!r}{hint}")
+    if task.state is not None:
+        raise InvalidTaskError(
+            f"task {task.task_id} came from the server: push a copy, task.with_options(), or requeue it",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+    return task
+
+
 def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
     """The five arguments that push.lua takes for a task.
 
     Raises:
-        InvalidTaskError: (or one below it) it has been pushed, cannot be encoded, or is over the limit.
+        InvalidTaskError: (or one below it) it is no Task, came from the server, cannot be encoded, or is over
+            the limit.
     """
+    check_new(task)
     if task.depends_on:
         raise InvalidTaskError(
             "depends_on is not supported yet: push the task when its dependencies have finished"
@@ -71,6 +90,13 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
     window, dedup = -1, ""
     if task.dedup_key is not None:
         dedup = encode(task.dedup_key, "dedup_key")
+        if len(dedup.encode()) > MAX_DEDUP_BYTES:
+            raise InvalidTaskError(
+                f"dedup_key {task.dedup_key[:40]!r}... takes over {MAX_DEDUP_BYTES} bytes as a key part: use a "
+                "shorter one, for example a digest of it",
+                task_id=task.task_id,
+                user_id=task.user_id,
+            )
         window = 0 if task.dedup_window is None else max(1, round(task.dedup_window * 1e3))
     data = pack_new(
         encode(task.user_id),
@@ -86,7 +112,8 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
     return encode(task.task_id, "task_id"), data, due, task.on_duplicate, window
 
 
-def _outcome(task: Task[Any], code: int, task_id: str) -> Pushed:
+def _outcome(task: Task[Any], code: int, found: bytes) -> Pushed:
+    task_id = decode(found.decode())
     if code == TAKEN:
         if task_id == task.task_id:
             text = f"there is a task {task_id} already: choose another task_id, or on_duplicate='return'"
@@ -108,10 +135,9 @@ def push(engine: Engine, task: Task[Any]) -> Flow[Pushed]:
         QueueFullError: the server has no memory for it.
     """
     code, task_id = yield engine.call("push", *pack(engine, task))
-    pushed = _outcome(task, code, task_id.decode())
+    pushed = _outcome(task, code, task_id)
     if pushed.error:
         raise pushed.error
-    _tell(engine, pushed)
     return pushed
 
 
@@ -127,12 +153,14 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
         try:
             ready.append((index, pack(engine, task)))
         except FairQueueError as error:
-            outcomes[index] = Pushed(task.task_id, task, error=error)
+            outcomes[index] = _refused(task, error)
     start = 0
     while start < len(ready):
         end, size = start, 0
-        while end < len(ready) and end - start < CHUNK and (size == 0 or size < CHUNK_BYTES):
+        while end < len(ready) and end - start < CHUNK:
             size += len(ready[end][1][1])  # type: ignore[arg-type]
+            if size > CHUNK_BYTES and end > start:
+                break
             end += 1
         part = ready[start:end]
         start = end
@@ -140,44 +168,33 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
             reply = yield engine.call("push", *(argument for _, item in part for argument in item))
         except FairQueueError as error:
             for index, _ in part:
-                outcomes[index] = Pushed(tasks[index].task_id, tasks[index], error=error)
+                outcomes[index] = _refused(tasks[index], error)
             continue
         for (index, _), code, task_id in zip(part, reply[::2], reply[1::2], strict=True):
-            pushed = outcomes[index] = _outcome(tasks[index], code, task_id.decode())
-            if pushed.ok:
-                _tell(engine, pushed)
+            outcomes[index] = _outcome(tasks[index], code, task_id)
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _refused(task: Any, error: FairQueueError) -> Pushed:
+    return Pushed(task.task_id if isinstance(task, Task) else "", task, error=error)
 
 
 def attempt(store: Callable[[Task[Any]], Pushed], task: Task[Any]) -> Pushed:
     """One push whose refusal is an outcome."""
     try:
-        return store(task)
+        return store(check_new(task))
     except FairQueueError as error:
-        return Pushed(task.task_id, task, error=error)
+        return _refused(task, error)
 
 
 async def attempt_async(store: Callable[[Task[Any]], Awaitable[Pushed]], task: Task[Any]) -> Pushed:
     """As `attempt`, awaiting."""
     try:
-        return await store(task)
+        return await store(check_new(task))
     except FairQueueError as error:
-        return Pushed(task.task_id, task, error=error)
+        return _refused(task, error)
 
 
 def take_chunk(tasks: Iterator[Task[Any]]) -> list[Task[Any]]:
     """The next tasks of an iterator, at most as many as one chunk holds."""
     return list(islice(tasks, CHUNK))
-
-
-def _tell(engine: Engine, pushed: Pushed) -> None:
-    if engine.bus.wants(TaskPushed) and not pushed.existing:
-        task = pushed.task
-        event = TaskPushed(
-            at=at(0),
-            task_id=task.task_id,
-            user_id=task.user_id,
-            function=task.function,
-            priority=task.priority,
-        )
-        engine.bus.emit(event)

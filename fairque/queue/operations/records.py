@@ -36,15 +36,16 @@ def to_task(task_id: bytes | str, data: bytes, *, body: bool = True) -> Task[Any
     """
     try:
         rec = record.unpack(data)
+        priority = _PRIORITIES[rec.priority]
         name = decode(task_id.decode() if isinstance(task_id, bytes) else task_id)
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError) as error:
         raise SerializationError(f"the record of task {task_id!r} is malformed: {error}") from None
     fields = decode_task_body(rec.body) if body else {}
     return Task._restore(
         task_id=name,
         user_id=_user_id(rec.user),
         function=rec.function,
-        priority=_PRIORITIES[rec.priority],
+        priority=priority,
         max_retries=rec.max_retries,
         cost=rec.cost / 1000,
         expires_at=at(rec.expires) if rec.expires else None,

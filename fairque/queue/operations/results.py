@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from fairque.core.codec import decode_error, decode_value
 from fairque.core.exceptions import TaskCanceledError, TaskFailedError
-from fairque.core.keys import encode
+from fairque.core.keys import decode, encode
 from fairque.core.models import Task
 from fairque.core.record import Reason
 from fairque.core.states import TaskState
@@ -125,16 +124,19 @@ def update_of(task: Task[Any]) -> TaskUpdate:
 
 
 def read_message(data: bytes) -> tuple[str, TaskUpdate]:
-    """The encoded task id and the news in an entry of a client's list."""
-    kind, encoded, *rest = msgspec.msgpack.Decoder(strict=False).decode(data)
-    task_id = encoded if isinstance(encoded, str) else encoded.decode()
-    if kind == "state":
-        state, attempt, reason = rest
-        return task_id, TaskUpdate(task_id, TaskState.from_code(state), attempt, Reason(reason).text)
-    value = rest[0]
-    return task_id, TaskUpdate(
-        task_id, progress=_progress_of(value if isinstance(value, bytes) else value.encode())
-    )
+    """The encoded task id and the news in an entry of a client's list (lib/wake.lua).
+
+    Raises:
+        ValueError: it is none.
+    """
+    head, _, rest = data.partition(b"\n")
+    task_id = head[1:].decode()
+    if head[:1] == b"p":
+        return task_id, TaskUpdate(decode(task_id), progress=_progress_of(rest))
+    if head[:1] != b"s" or len(rest) != 4:
+        raise ValueError("neither a state nor progress")
+    state, reason, attempt = struct.unpack(">BBH", rest)
+    return task_id, TaskUpdate(decode(task_id), TaskState.from_code(state), attempt, Reason(reason).text)
 
 
 def _progress_of(data: bytes) -> Progress:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from fairque.core.codec import decode_error, encode_value
 from fairque.core.exceptions import InvalidStateError, InvalidTaskError, SerializationError, TaskNotFoundError
-from fairque.core.keys import encode
+from fairque.core.keys import decode, encode
 from fairque.core.models import Task, TaskError
 from fairque.core.states import TaskState
 from fairque.queue.operations.base import Engine, Flow
@@ -82,6 +82,7 @@ def delete_tasks(engine: Engine, task_ids: Sequence[str | Task[Any]]) -> Flow[in
         deleted += sum(1 for code in reply if code > 0)
         running = next((task_id for task_id, code in zip(part, reply, strict=True) if code < 0), running)
     if running is not None:
+        running = decode(running)
         raise InvalidStateError(
             f"task {running} is running: cancel it first, then delete it",
             task_id=running,
@@ -143,7 +144,7 @@ def requeue(engine: Engine, task_ids: Sequence[str | Task[Any]]) -> Flow[int]:
     for start in range(0, len(task_ids), CHUNK):
         part = [encoded_id(task_id) for task_id in task_ids[start : start + CHUNK]]
         reply = yield engine.call("requeue", *part, resend=False)
-        for task_id, code in zip(part, reply, strict=True):
+        for task_id, code in zip(map(decode, part), reply, strict=True):
             if code > 0:
                 done += 1
             elif code == 0:

@@ -1,11 +1,19 @@
 -- INCLUDE prelude keys states record clock tenants stats tasks leases
--- How a claim ends. Each settle is fenced by the claim's token and answers with a code (queue/operations/settle.py):
+-- How a claim ends. Each settle is fenced by the claim's token and answers with a code (queue/operations/claims.py):
 -- 0 stale, 1 finished, 2 retried, 3 failed, 4 released, 5 snoozed, 6 canceled, 7 given back for others.
--- A settle that has been applied (its reply was lost) is told by its token and answered by the state.
+-- A settle that has been applied (its reply was lost) is told by its token and kind, and answered as it was then.
 local STALE, WAS_FINISHED, WAS_RETRIED, WAS_FAILED, WAS_RELEASED, WAS_SNOOZED, WAS_CANCELED, WAS_PASSED_ON =
   0, 1, 2, 3, 4, 5, 6, 7
-local ALREADY = {[FINISHED] = WAS_FINISHED, [FAILED] = WAS_FAILED, [CANCELED] = WAS_CANCELED,
-  [SCHEDULED] = WAS_RETRIED, [QUEUED] = WAS_RELEASED}
+local APPLIED = {
+  finish = {[FINISHED] = WAS_FINISHED},
+  fail = {[SCHEDULED] = WAS_RETRIED, [QUEUED] = WAS_RETRIED, [FAILED] = WAS_FAILED},
+  invalid = {[FAILED] = WAS_FAILED},
+  release = {[QUEUED] = WAS_RELEASED},
+  snooze = {[SCHEDULED] = WAS_SNOOZED, [QUEUED] = WAS_SNOOZED},
+  discard = {[CANCELED] = WAS_CANCELED},
+  unknown = {[SCHEDULED] = WAS_PASSED_ON, [QUEUED] = WAS_PASSED_ON, [FAILED] = WAS_FAILED},
+  crash = {[QUEUED] = WAS_RETRIED, [FAILED] = WAS_FAILED},
+}
 local CRASHES_ALONE = 3
 local UNKNOWN_DELAY = 1000000
 local settle = {}
@@ -118,6 +126,12 @@ function settle.crash(id, rec, t, seconds, begun, error)
   return WAS_RETRIED
 end
 
+-- The code of a settle whose claim has ended: what it did if it was this one that ended it, else stale.
+local function applied(rec, kind)
+  if rec.state == CANCELED and record.has(rec, CANCEL) then return WAS_CANCELED end
+  return APPLIED[kind] and APPLIED[kind][rec.state] or STALE
+end
+
 -- One settle as a worker sends it: kind, seconds run, and two values whose meaning is the kind's.
 function settle.one(incarnation, id, token, kind, seconds, first, second)
   local rec = record.load(id)
@@ -126,7 +140,7 @@ function settle.one(incarnation, id, token, kind, seconds, first, second)
     return STALE
   end
   if rec.token ~= token then return STALE end
-  if rec.state ~= STARTED then return ALREADY[rec.state] or STALE end
+  if rec.state ~= STARTED then return applied(rec, kind) end
   local t = tenants.get(rec.user)
   local code
   if record.has(rec, CANCEL) and kind ~= 'release' then

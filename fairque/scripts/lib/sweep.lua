@@ -1,4 +1,4 @@
--- INCLUDE prelude keys states record clock tenants stats tasks leases settle
+-- INCLUDE prelude keys states record clock tenants stats tasks leases settle wake
 -- What time alone brings: due tasks, expired tasks, dead workers. Every call of a worker does a little of it.
 local PROMOTE, EXPIRE, REAP = 200, 100, 100
 local sweep = {}
@@ -49,6 +49,7 @@ function sweep.bury(incarnation)
   call('ZREM', keys.waiters, incarnation)
   call('DEL', keys.wake(incarnation))
   call('ZADD', keys.dead, clock.now, incarnation)
+  wake.hand_on(call('HGET', keys.worker(incarnation), 'due'))
   stats.add('workers_dead')
 end
 
@@ -63,6 +64,8 @@ function sweep.give_back(incarnation, limit, begun, renewed)
     local rec = record.load(id)
     if rec and rec.state == STARTED and rec.token == token then
       local t = tenants.get(rec.user)
+      -- Whatever its holder still says of it comes too late.
+      rec.token = NO_TOKEN
       local seconds = (math.min(clock.now, renewed + conf.lease / 3) - rec.entered) / 1000000
       if record.has(rec, CANCEL) then
         leases.drop(incarnation, id)
@@ -79,7 +82,7 @@ function sweep.give_back(incarnation, limit, begun, renewed)
     end
     done = done + 1
   end
-  call('DEL', keys.worker(incarnation))
+  call('DEL', keys.worker(incarnation), keys.wake(incarnation))
   call('ZREM', keys.dead, incarnation)
   return done, true
 end

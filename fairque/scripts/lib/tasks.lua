@@ -1,6 +1,7 @@
 -- INCLUDE prelude keys states record clock tenants stats wake
 -- What every transition does: the registry of states, the user's queues, the counters, the watchers.
 local CRITICAL = 6
+local HEADS = 32
 local tasks = {}
 
 -- From one state to another, at `score` in the new state's registry. The caller saves the record.
@@ -12,8 +13,20 @@ function tasks.move(id, rec, to, score)
   call('ZADD', keys.state(STATE_NAMES[to]), score, id)
   rec.state, rec.entered = to, score
   if record.has(rec, WATCHED) then
-    wake.watchers(id, cmsgpack.pack({'state', id, to, rec.attempt, rec.reason}))
+    wake.watchers(id, 's' .. id .. '\n' .. string.char(to, rec.reason) .. struct.pack('>H', rec.attempt))
   end
+end
+
+-- At the head, but behind those that came earlier: what is given back together keeps its order.
+local function insert_critical(key, id, rec)
+  local earlier
+  for i = 0, HEADS - 1 do
+    local other = call('LINDEX', key, i)
+    local there = other and record.load(other)
+    if not there or there.enqueued > rec.enqueued then break end
+    earlier = other
+  end
+  if earlier then call('LINSERT', key, 'AFTER', earlier, id) else call('LPUSH', key, id) end
 end
 
 -- Into its user's queue. At the head: where it was before, by its old time; else behind what is there.
@@ -21,7 +34,11 @@ function tasks.enqueue(id, rec, at_head)
   local t = tenants.get(rec.user)
   if not at_head then tenants.arrive(t) end
   if rec.priority == CRITICAL then
-    call(at_head and 'LPUSH' or 'RPUSH', keys.critical(rec.user), id)
+    if at_head then
+      insert_critical(keys.critical(rec.user), id, rec)
+    else
+      call('RPUSH', keys.critical(rec.user), id)
+    end
     t.critical = t.critical + 1
   else
     call('ZADD', keys.normal(rec.user), rec.enqueued - rec.priority * conf.aging, id)
@@ -75,8 +92,9 @@ function tasks.conclude(id, rec, state, reason, ttl)
   tasks.move(id, rec, state, clock.now)
   if was ~= STARTED then tasks.forget_expiry(id, rec) end
   if rec.dedup_size > 0 then
+    -- With a window, the key counts until that is over.
     local key = keys.dedup(rec.user, record.dedup(rec))
-    if call('GET', key) == id then call('DEL', key) end
+    if call('GET', key) == id and call('PTTL', key) < 0 then call('DEL', key) end
   end
   record.save(id, rec)
   if state == FAILED then

@@ -17,12 +17,21 @@ function wake.one()
   if waiter then call('LPUSH', keys.wake(waiter), 'w') end
 end
 
+-- The due time that a worker had promised to wake for, when it waits no more: another one shall promise it.
+function wake.hand_on(promised)
+  if promised and tonumber(promised) == clock.timer and clock.timer > 0 then
+    clock.timer = 0
+    wake.one()
+  end
+end
+
 -- Tells the holder of a running task that a cancel was asked for.
 function wake.cancel(incarnation, id)
   call('LPUSH', keys.wake(incarnation), 'c' .. id)
 end
 
--- Tells those who wait for a task's result or events; the message is a hint, they read again.
+-- Tells those who wait for a task's result or events. A message is 's' or 'p', the id, a newline, and then the state, the
+-- reason (a byte each) and the attempt (u16), or the progress as the task told it.
 function wake.watchers(id, message)
   for _, client in ipairs(call('SMEMBERS', keys.watchers(id))) do
     local list = keys.wake(client)

@@ -34,6 +34,8 @@ class AsyncioExecutor(LedgerExecutor):
 
     def submit(self, task: Task[Any]) -> None:
         execution = self._ledger.open(task)
+        if execution is None:
+            return
         loop = self._loop or self._start_loop()
         loop.call_soon_threadsafe(self._begin, loop, execution)
 

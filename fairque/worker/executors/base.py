@@ -88,7 +88,8 @@ class Listener(Protocol):
         ...
 
     def on_progress(self, task: Task[Any], done: float, total: float | None, text: str) -> None:
-        """The running task reports how far it has come."""
+        """The running task reports how far it has come. In the task's thread: its timeout can strike in
+        here."""
         ...
 
 
@@ -106,7 +107,10 @@ class Executor(Protocol):
         ...
 
     def submit(self, task: Task[Any]) -> None:
-        """Take a task; never blocks. The caller has at most `slots` tasks submitted and not answered for."""
+        """Take a task; never blocks. The caller has at most `slots` tasks submitted and not answered for.
+
+        After `drain` or `stop` it is answered RETURNED, before this returns.
+        """
         ...
 
     def cancel(self, task_id: str, token: bytes | None = None) -> bool:

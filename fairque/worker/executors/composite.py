@@ -46,7 +46,11 @@ class CompositeExecutor:
         self._listener = listener
         for part in self._parts:
             part.start(listener)
-        hooks.run_start_hooks(self._loop.call)
+        try:
+            hooks.run_start_hooks(self._loop.call)
+        except BaseException:
+            self._loop.leave()
+            raise
 
     def submit(self, task: Task[Any]) -> None:
         if task.lone:
@@ -57,18 +61,17 @@ class CompositeExecutor:
             self._threads.submit(task)
 
     def _submit_alone(self, task: Task[Any]) -> None:
-        with self._lock:
-            if self._alone is None and not self._draining:
-                try:
-                    alone = self._make_alone()
-                except ConfigError as error:
-                    # It has brought down a process with all that ran there. Here it must not run again.
-                    self._listener.on_outcome(self._runner.failure(Execution.unrun(task), error))
-                    return
-                alone.start(self._listener)
-                self._alone = alone
-                self._parts = (*self._parts, alone)
-        (self._alone or self._threads).submit(task)
+        try:
+            with self._lock:
+                if self._alone is None and not self._draining:
+                    self._alone = self._make_alone()
+                    self._alone.start(self._listener)
+                    self._parts = (*self._parts, self._alone)
+        except ConfigError as error:
+            # It has brought down a process with all that ran there. Here it must not run again.
+            self._listener.on_outcome(self._runner.failure(Execution.unrun(task), error))
+        else:
+            (self._alone or self._threads).submit(task)  # the threads, which are drained, return it
 
     def cancel(self, task_id: str, token: bytes | None = None) -> bool:
         found = [part.cancel(task_id, token) for part in self._parts]

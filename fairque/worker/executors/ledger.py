@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fairque.core.exceptions import TaskTimeoutError
 from fairque.core.models import Task
 from fairque.worker.executors.base import Listener, Outcome, OutcomeKind, RunningTask
 
@@ -52,7 +53,7 @@ class Execution:
 
     def begin(self) -> None:
         """The function is called now: its time begins."""
-        self._ledger.listener.on_begin(self.task)
+        self._ledger.tell(self._ledger.listener.on_begin, self.task)
         self.began = began = self._ledger.clock()
         # Last, because from here on an interruption can strike, and it shall strike the task, not the
         # listener.
@@ -74,7 +75,7 @@ class Execution:
                 self.took = self._ledger.clock() - self.began
 
     def progress(self, done: float, total: float | None, text: str) -> None:
-        self._ledger.listener.on_progress(self.task, done, total, text)
+        self._ledger.tell(self._ledger.listener.on_progress, self.task, done, total, text)
 
     def view(self, now: float) -> RunningTask:
         overdue = 0.0 if self.deadline is None or self.left else max(0.0, now - self.deadline)
@@ -104,14 +105,15 @@ class Ledger:
 
     # the life of an execution
 
-    def open(self, task: Task[Any]) -> Execution:
-        """A task was submitted. Raises RuntimeError after `drain`."""
+    def open(self, task: Task[Any]) -> Execution | None:
+        """A task was submitted. After `drain` it is answered RETURNED at once (None)."""
         execution = Execution(self, task)
         with self.lock:
-            if self._draining:
-                raise RuntimeError("this executor has been told to stop and takes no more tasks")
-            self._open[execution] = None
-        return execution
+            if not self._draining:
+                self._open[execution] = None
+                return execution
+        self.tell(self.listener.on_outcome, Outcome(task=task, kind=OutcomeKind.RETURNED))
+        return None
 
     def take(self, execution: Execution) -> bool:
         """Begin with it, unless it was answered for meanwhile (then False)."""
@@ -126,23 +128,27 @@ class Ledger:
                 return False
         if outcome.kind is OutcomeKind.TIMED_OUT:
             self.report_timeout(execution)
-        self._tell(outcome)
+        self.tell(self.listener.on_outcome, outcome)
         return True
 
     def _close(self, execution: Execution) -> bool:
         if execution.answered:
             return False
         execution.answered = True
+        execution.on_cancel = None  # it refers to the execution: break the cycle
         del self._open[execution]
         if self._draining and not self._open:
             self._change.notify_all()
         return True
 
-    def _tell(self, outcome: Outcome) -> None:
+    def tell(self, hear: Callable[..., None], *what: object) -> None:
+        """Call the listener, whose failure is its own."""
         try:
-            self.listener.on_outcome(outcome)
+            hear(*what)
+        except TaskTimeoutError:
+            raise  # an interruption, which is meant for the task
         except Exception:  # noqa: BLE001 - the executor must live on, whoever listens
-            _log.exception("the listener failed on the outcome of task %s", outcome.task.task_id)
+            _log.exception("the worker failed on hearing %r", what)
 
     # deadlines
 
@@ -171,10 +177,7 @@ class Ledger:
         with self._report:
             if not execution.reported:
                 execution.reported = True
-                try:
-                    self.listener.on_timeout(execution.task)
-                except Exception:  # noqa: BLE001 - as for outcomes
-                    _log.exception("the listener failed on the timeout of task %s", execution.task.task_id)
+                self.tell(self.listener.on_timeout, execution.task)
 
     # what others ask for
 
@@ -215,7 +218,7 @@ class Ledger:
             for execution in waiting:
                 self._close(execution)
         for execution in waiting:
-            self._tell(Outcome(task=execution.task, kind=OutcomeKind.RETURNED))
+            self.tell(self.listener.on_outcome, Outcome(task=execution.task, kind=OutcomeKind.RETURNED))
 
     def wait(self, timeout: float) -> bool:
         """Wait until nothing is open (True) or until the earliest of all callers' timeouts."""

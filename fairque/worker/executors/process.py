@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairque.core.exceptions import ConfigError, TaskTimeoutError
+from fairque.core.exceptions import ConfigError, InvalidTaskError, TaskTimeoutError
 from fairque.core.models import Task
 from fairque.worker.executors.base import (
     Listener,
@@ -31,6 +31,7 @@ from fairque.worker.executors.wire import Message, pack_task
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_SLEEP = 3600.0
 _POLL_SECONDS = 0.1  # how often to look for exits where the kernel does not tell
 
 
@@ -94,8 +95,10 @@ class ProcessExecutor(LedgerExecutor):
             raise ConfigError(f"the worker's processes cannot start: {self._complaint}")
 
     def submit(self, task: Task[Any]) -> None:
-        self._pending.append(self._ledger.open(task))
-        self._ring()
+        execution = self._ledger.open(task)
+        if execution is not None:
+            self._pending.append(execution)
+            self._ring()
 
     def cancel(self, task_id: str, token: bytes | None = None) -> bool:
         found = super().cancel(task_id, token)
@@ -172,7 +175,8 @@ class ProcessExecutor(LedgerExecutor):
             times += [child.idle_since + self._settings.idle for child in self._children if child.free]
         if any(child.pidfd is None for child in self._children):
             times.append(now + _POLL_SECONDS)
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        # Not longer than epoll can count.
+        return min(_LONGEST_SLEEP, max(0.0, min(times) - time.monotonic())) if times else None
 
     def _attend(self, child: Child, now: float) -> None:
         if child.exited():
@@ -293,7 +297,12 @@ class ProcessExecutor(LedgerExecutor):
                 execution = self._pending.popleft()
                 if not self._ledger.take(execution):
                     continue
-                child.give(execution, pack_task(execution.task))
+                try:
+                    message = pack_task(execution.task)
+                except InvalidTaskError as error:
+                    self._ledger.settle(execution, self._runner.failure(execution, error))
+                else:
+                    child.give(execution, message)
 
     def _understand(self, child: Child, message: Message) -> None:
         name, *fields = message

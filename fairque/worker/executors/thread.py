@@ -37,6 +37,8 @@ class ThreadExecutor(LedgerExecutor):
 
     def submit(self, task: Task[Any]) -> None:
         execution = self._ledger.open(task)
+        if execution is None:
+            return
         with self._lock:
             self._waiting += 1
             grow = self._waiting > self._idle and self._threads < self._limit

@@ -1,0 +1,66 @@
+"""The file that `fairque config init` writes, made from the models, so that it names every field there is."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import yaml
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+_HEAD = """\
+# Configuration of FairQueue. Lines that begin with # are the defaults. Check it with: fairque config check FILE
+# The environment wins over this file: FAIRQUE_REDIS__URL is redis.url, FAIRQUE_QUEUE__LEASE_SECONDS is
+# queue.lease_seconds.
+"""
+_USERS = """\
+# Limits of single users, by id or pattern; `default` is for everybody else.
+users: {}
+#  alice: {weight: 2}
+#  "trial-*": {max_concurrency: 1}
+#  default: {max_concurrency: 50}
+"""
+
+
+def template() -> str:
+    """The text of a new configuration file; it is a valid one, with the defaults."""
+    from fairque.core.config import QueueConfig, RedisConfig, WorkerConfig
+
+    examples = {"url": "redis://localhost:6379/0", "host": "localhost", "port": 6379}
+    return "\n".join(
+        [
+            _HEAD,
+            "redis:",
+            *_fields(RedisConfig, "  ", examples),
+            "",
+            "# Kinds of worker; a process runs one of them: fairque worker --worker-id ID MODULE",
+            "workers:",
+            "  - id: worker",
+            *_fields(WorkerConfig, "    ", {}, left_out=("id",)),
+            "",
+            "queue:",
+            *_fields(QueueConfig, "  ", {}),
+            "",
+            _USERS,
+        ]
+    )
+
+
+def _fields(
+    model: type[BaseModel], indent: str, examples: dict[str, object], left_out: tuple[str, ...] = ()
+) -> list[str]:
+    lines: list[str] = []
+    for name, field in model.model_fields.items():
+        if name in left_out:
+            continue
+        about = " ".join((field.description or "").split())
+        lines += textwrap.wrap(about, 100, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        value = examples.get(name, field.default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        shown = yaml.safe_dump({name: value}, default_flow_style=False).rstrip()
+        # A null would be read as "not set" too, but invites to fill in text where none belongs.
+        lines.append(f"{indent}#{shown.removesuffix(' null')}")
+    return lines

@@ -1,0 +1,1 @@
+"""`fairque demo`: the queue shows what it is for, on real files of this machine."""

@@ -1,0 +1,3 @@
+from fairque.cli.run import Run
+def demo(run: Run) -> None:
+    """Todo"""

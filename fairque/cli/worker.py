@@ -1,0 +1,121 @@
+"""`fairque worker`: worker processes under a supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairque.cli.exits import ExitCode
+from fairque.cli.run import Run
+
+if TYPE_CHECKING:
+    from fairque.core.config import FairQueueConfig
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def worker(
+    run: Run,
+    modules: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODULE]...", help="Modules that define @task functions.", show_default=False),
+    ] = None,
+    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=1024, help="Worker processes.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", help="Tasks at a time in each (max_concurrent_tasks).")
+    ] = None,
+    handler: Annotated[
+        str | None, typer.Option(metavar="MODULE:CLASS", help="The TaskHandler for tasks with a payload.")
+    ] = None,
+    worker_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The entry of the configuration [default: the first].")
+    ] = None,
+    health_port: Annotated[
+        int | None, typer.Option(help="Port of /healthz and /readyz; 0: any free one.")
+    ] = None,
+    log_level: Annotated[str, typer.Option(metavar="|".join(LEVELS))] = "info",
+) -> None:
+    """Run tasks until SIGTERM or Ctrl-C; a second one gives everything back at once.
+
+    A supervisor keeps the processes running, and gives back at once what a dead one held.
+    """
+    import logging
+
+    from fairque.cli.targets import see_current_directory
+    from fairque.worker.supervisor import Supervisor
+
+    if log_level.lower() not in LEVELS:
+        raise typer.BadParameter(f"there is no log level {log_level!r}: there are {', '.join(LEVELS)}")
+    level = int(getattr(logging, log_level.upper()))
+    see_current_directory()
+    names = tuple(modules or ())
+    _check_places(names, handler)
+    config = _with_changes(run.config, worker_id, max_concurrent_tasks=threads, health_port=health_port)
+    if not names and handler is None:
+        run.out.note("no MODULE and no --handler: this worker knows no functions, and leaves all tasks alone", "yellow")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    import sys
+
+    supervisor = Supervisor(
+        config,
+        worker_id,
+        modules=names,
+        processes=processes,
+        handler=handler,
+        path=[path for path in sys.path if path],
+        log_level=level,
+    )
+    run.finish(ExitCode.OK if supervisor.run() == 0 else ExitCode.FAILED)
+
+
+def _check_places(modules: Sequence[str], handler: str | None) -> None:
+    """Say at once what a child would only find when it starts. The modules are found, not imported: what they
+    do when imported belongs into the children.
+
+    Raises:
+        ConfigError: a module is missing, or the handler is not named as ``module:Class``.
+    """
+    import importlib.util
+
+    from fairque.cli.targets import nearest_module
+    from fairque.core.exceptions import ConfigError
+
+    wanted = list(modules)
+    if handler is not None:
+        module, colon, name = handler.partition(":")
+        if not (module and colon and name):
+            raise ConfigError(f"--handler takes MODULE:CLASS, not {handler!r}")
+        wanted.append(module)
+    for name in wanted:
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"there is no module {error.name!r}{nearest_module(error.name or '')}"
+            ) from None
+        except (ImportError, ValueError) as error:
+            hint = ": name its module first, without the function" if ":" in name else f": {error}"
+            raise ConfigError(f"{name!r} is no module{hint}") from None
+        if found is None:
+            hint = f": the module is {name.partition(':')[0]!r}" if ":" in name else nearest_module(name)
+            raise ConfigError(f"there is no module {name!r}{hint}")
+
+
+def _with_changes(config: FairQueueConfig, worker_id: str | None, **changes: Any) -> FairQueueConfig:
+    """The configuration with another version of the worker entry.
+
+    Raises:
+        ConfigError: there is no such entry, or a value is out of range.
+    """
+    from fairque.core.config import WorkerConfig
+
+    entry = config.worker(worker_id)
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not given:
+        return config
+    changed = WorkerConfig(**{**entry.model_dump(exclude_unset=True), **given})
+    return config.model_copy(
+        update={"workers": [changed if item is entry else item for item in config.workers]}
+    )

@@ -1,0 +1,105 @@
+"""From an executor's outcome to what the server is told, and from its answer to events."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fairque.core.codec import encode_error
+from fairque.core.events import (
+    EventBus,
+    TaskCanceled,
+    TaskFailed,
+    TaskFinished,
+    TaskReleased,
+    TaskRetried,
+    TaskSnoozed,
+)
+from fairque.core.exceptions import UnknownFunctionError
+from fairque.core.keys import encode
+from fairque.core.models import Task
+from fairque.core.retry import Discard
+from fairque.queue.consumer import result_ttl
+from fairque.queue.operations.base import Engine
+from fairque.queue.operations.claims import Settled, Settlement, token_of
+from fairque.worker.executors.base import Outcome, OutcomeKind
+
+NO_RETRY = -1
+
+
+def settlement_of(engine: Engine, outcome: Outcome) -> Settlement:
+    """What the server is told of an outcome."""
+    task = outcome.task
+    task_id, token, seconds = encode(task.task_id), token_of(task), outcome.duration
+    error = outcome.error or b""
+    match outcome.kind:
+        case OutcomeKind.DONE:
+            return Settlement(
+                task_id, token, "finish", seconds, outcome.result or b"", result_ttl(engine, task)
+            )
+        case OutcomeKind.SNOOZED:
+            return Settlement(task_id, token, "snooze", seconds, b"", _micros(outcome.retry_delay))
+        case OutcomeKind.DISCARDED:
+            error = encode_error(Discard(outcome.reason), task.attempt, datetime.now(UTC))
+            return Settlement(task_id, token, "discard", seconds, error, result_ttl(engine, task))
+        case OutcomeKind.LOST:
+            return Settlement(task_id, token, "crash", seconds, error)
+        case OutcomeKind.UNKNOWN:
+            error = error or encode_error(
+                UnknownFunctionError(outcome.reason), task.attempt, datetime.now(UTC)
+            )
+            return Settlement(task_id, token, "unknown", 0.0, error)
+        case OutcomeKind.RETURNED | OutcomeKind.CANCELED:
+            # After a cancel that the server knows of, whatever it is told makes the task canceled.
+            return Settlement(task_id, token, "release")
+        case _ if outcome.final:
+            return Settlement(task_id, token, "invalid", seconds, error)
+        case _:
+            delay = NO_RETRY if outcome.retry_delay is None else _micros(outcome.retry_delay)
+            return Settlement(task_id, token, "fail", seconds, error, delay)
+
+
+def release_of(task: Task[Any]) -> Settlement:
+    """The settlement that gives a task back."""
+    return Settlement(encode(task.task_id), token_of(task), "release")
+
+
+def _micros(seconds: float | None) -> int:
+    return round((seconds or 0.0) * 1e6)
+
+
+def tell(bus: EventBus, outcome: Outcome, code: Settled) -> None:
+    """The event of what the server made of an outcome."""
+    task = outcome.task
+    about: dict[str, Any] = {"task_id": task.task_id, "user_id": task.user_id, "function": task.function}
+    delay = outcome.retry_delay or 0.0
+    match code:
+        case Settled.FINISHED if bus.wants(TaskFinished):
+            bus.emit(TaskFinished(at=_now(), **about, attempt=task.attempt, duration=outcome.duration))
+        case Settled.FAILED if bus.wants(TaskFailed):
+            reason, kind = outcome.reason, str(outcome.kind)
+            bus.emit(
+                TaskFailed(
+                    at=_now(),
+                    **about,
+                    attempt=task.attempt,
+                    duration=outcome.duration,
+                    error_type=kind,
+                    reason=reason,
+                )
+            )
+        case Settled.RETRIED if bus.wants(TaskRetried):
+            kind = str(outcome.kind)
+            bus.emit(TaskRetried(at=_now(), **about, attempt=task.attempt, delay=delay, error_type=kind))
+        case Settled.SNOOZED if bus.wants(TaskSnoozed):
+            bus.emit(TaskSnoozed(at=_now(), **about, attempt=task.attempt, delay=delay))
+        case Settled.CANCELED if bus.wants(TaskCanceled):
+            bus.emit(TaskCanceled(at=_now(), **about, reason=outcome.reason or "canceled"))
+        case Settled.RELEASED | Settled.PASSED_ON if bus.wants(TaskReleased):
+            bus.emit(TaskReleased(at=_now(), **about, reason=outcome.reason or str(outcome.kind)))
+        case _:
+            pass
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -20,14 +20,15 @@ from typing import Any
 from fairque.core.codec import encode_error
 from fairque.core.config import QueueConfig, WorkerConfig
 from fairque.core.events import TaskStarted, TaskTimedOut
-from fairque.core.exceptions import FairQueueError, QueueUnavailableError, WorkerDeadError
+from fairque.core.exceptions import FairQueueError, QueueUnavailableError, TaskTimeoutError, WorkerDeadError
 from fairque.core.keys import decode, encode
 from fairque.core.models import Task
+from fairque.queue.consumer import failing
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import claims, tasks
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Exchange, Session, Settled, Settlement
-from fairque.worker.executors.base import Executor, Outcome
+from fairque.worker.executors.base import Executor, Outcome, RunningTask
 from fairque.worker.lease import Holdings
 from fairque.worker.page import Page
 from fairque.worker.settlements import release_of, settlement_of, tell
@@ -45,6 +46,9 @@ MEASURED = 8
 SMOOTHING = 0.1
 ANNOUNCE_BEATS = 3
 STALL_GRACE_SECONDS = 5.0
+STUCK_SECONDS = 1.0
+"""How long past its timeout a task may hold its slot before its process is replaced."""
+DRAIN_LOOK_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -408,7 +412,7 @@ class ControlLoop:
         if self._progress:
             until = min(until, self._next_progress)
         if self._limit is not None:
-            until = min(until, max(self._limit, now + 0.01))
+            until = min(until, max(self._limit, now + 0.01), now + DRAIN_LOOK_SECONDS)
         if self._again or self._poked or (self._full_claim and self._want() > 0):
             return
         if not self._wake.wait(max(0.0, until - now)):
@@ -434,17 +438,39 @@ class ControlLoop:
             idle = self._active == 0 and not self._outcomes
         if idle and not self._again and not self._in_flight:
             return True
-        if self._limit is not None and time.monotonic() >= self._limit:
+        if (self._limit is not None and time.monotonic() >= self._limit) or self._only_stuck():
             # A thread that runs on is a daemon; its claim is given back, so its late outcome is refused.
+            late = {view.task.task_id: view for view in self._executor.stuck()}
             left_over = self._executor.stop(0)
             stuck = {task.task_id for task in left_over}
-            self._again += [release_of(task) for task in self._holdings.tasks() if task.task_id in stuck]
+            self._again += [
+                self._give_up(task, late) for task in self._holdings.tasks() if task.task_id in stuck
+            ]
             with self._lock:
                 self._active = 0
             if self._again or self._outcomes:
                 self._exchange(0, beat=False)
             return True
         return False
+
+    def _only_stuck(self) -> bool:
+        """Whether nothing runs but tasks that are past their timeout and do not end: leaving is not blocked by them."""
+        stuck = sum(1 for view in self._executor.stuck() if view.overdue > STUCK_SECONDS)
+        with self._lock:
+            return stuck > 0 and stuck >= self._active
+
+    def _give_up(self, task: Task[Any], late: dict[str, RunningTask]) -> Settlement:
+        """Of a task that does not end: a failure if it is past its timeout, else given back, no attempt used."""
+        view = late.get(task.task_id)
+        if view is None or view.began is None:
+            return release_of(task)
+        seconds = time.monotonic() - view.began
+        error = TaskTimeoutError(
+            f"task {task.task_id} did not end {view.overdue:.1f} s after its timeout; its process is replaced",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+        return failing(self._engine, task, error, seconds)
 
     def _leave(self) -> None:
         try:

@@ -11,6 +11,7 @@ import inspect
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, cast
 
@@ -209,7 +210,9 @@ class Runner:
             execution.error = error
         encoded = None
         if kind not in (OutcomeKind.SNOOZED, OutcomeKind.CANCELED):
-            encoded = encode_error(error.with_traceback(_own_frames(error.__traceback__)), task.attempt)
+            encoded = encode_error(
+                error.with_traceback(_own_frames(error.__traceback__)), task.attempt, datetime.now(UTC)
+            )
         return Outcome(
             task=task, kind=kind, error=encoded, duration=execution.took, reason=reason, final=final,
             retry_delay=None if final or kind in (OutcomeKind.CANCELED, OutcomeKind.LOST) else delay,
@@ -253,7 +256,12 @@ class Runner:
 
 def refusal(task: Task[Any], error: BaseException) -> Outcome:
     """The outcome of a task that must not run at all, because what was stored of it is malformed."""
-    return Outcome(task=task, kind=OutcomeKind.FAILED, error=encode_error(error, task.attempt), final=True)
+    return Outcome(
+        task=task,
+        kind=OutcomeKind.FAILED,
+        error=encode_error(error, task.attempt, datetime.now(UTC)),
+        final=True,
+    )
 
 
 def _overrides(handler: TaskHandler | None, name: str) -> bool:

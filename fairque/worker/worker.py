@@ -25,7 +25,7 @@ from fairque.queue.operations.records import at
 from fairque.worker.executors import Executor, create_executor
 from fairque.worker.handler import TaskHandler
 from fairque.worker.health import HealthServer
-from fairque.worker.loop import ControlLoop
+from fairque.worker.loop import STUCK_SECONDS, ControlLoop
 from fairque.worker.memory import process_memory_mb
 from fairque.worker.page import Page, Phase
 from fairque.worker.runner import Runner
@@ -33,8 +33,6 @@ from fairque.worker.waker import Waker
 
 _log = logging.getLogger(__name__)
 
-STUCK_SECONDS = 1.0
-"""How long past its timeout a thread may hold its slot before the process is replaced."""
 WATCH_SECONDS = 0.25
 LEAVE_SECONDS = 1.0
 """What stopping may take beyond the timeout that was given to the tasks."""
@@ -96,6 +94,7 @@ class Worker:
         self._watch: threading.Thread | None = None
         self._health: HealthServer | None = None
         self._out = threading.Event()
+        self._stop_within: float | None = None
         self.recycling = False
 
     # -- starting
@@ -129,6 +128,8 @@ class Worker:
         )
         executor.start(loop)
         loop.join()
+        if self._stop_within is not None:  # asked while it was starting
+            loop.stop(self._stop_within)
         waker.start(self._engine.keys.wake(loop.session.incarnation))
         self._thread = threading.Thread(target=self._run_loop, name="fairque-loop", daemon=True)
         self._thread.start()
@@ -247,6 +248,7 @@ class Worker:
         """As `stop`, without waiting; a later call can shorten the time."""
         if self._page is not None:
             self._page.set_phase(Phase.LEAVING, recycle=self.recycling)
+        self._stop_within = timeout if self._stop_within is None else min(timeout, self._stop_within)
         if self._loop is not None:
             self._loop.stop(timeout)
 

@@ -25,7 +25,7 @@ EXAMPLES = 3000 if THOROUGH else 120
 
 # Ties go by bytes, and names are percent-encoded inside keys: upper case, a colon, two bytes, a longer prefix.
 MOST_WORKERS = 2
-USERS = ("a", "B", "a:1", "ü", "a1", "z")
+USERS = ("a", "B", "a:1", "ü", "a1")
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ NUMBERS = st.integers(0, 30)
 
 rests = st.builds(
     Rest,
-    st.sampled_from([0, 1, 1000, 100_000, 1_000_000, 1_000_000, 5_000_000, 20_000_000, 60_000_000, -3_000_000])
-    | st.integers(0, 15_000_000),
+    st.sampled_from([0, 1, 100_000, 1_000_000, 1_000_000, 5_000_000, 20_000_000, 60_000_000, -3_000_000])
+    | st.integers(0, 5_000_000),
 )
 pushes = st.builds(
     Push,
@@ -141,23 +141,23 @@ trades = st.builds(
     settles=st.lists(settles, max_size=6),
     want=st.integers(0, 8),
     beat=st.sampled_from([False, False, False, True]),
-    users=st.sampled_from([(), (), (), (), (0,), (1, 2), (5, 4, 3)]),
+    users=st.sampled_from([(), (), (), (), (0,), (1, 2), (4, 3)]),
 )
 policies = st.builds(
     Policy,
     user=st.integers(0, len(USERS) - 1),
     weight=WEIGHTS,
-    cap=st.sampled_from([0, 0, 1, 2]),
-    paused=st.sampled_from([False, False, True]),
+    cap=st.sampled_from([0, 1, 1, 2]),
+    paused=st.sampled_from([False, False, False, False, True]),
 )
 # How often each kind of step comes. What is first is what a failing example shrinks to: a rest.
 STEPS: dict[str, tuple[int, st.SearchStrategy[Step]]] = {
-    "rest": (20, rests),
+    "rest": (15, rests),
     "trade": (40, trades),
-    "push": (20, pushes),
+    "push": (25, pushes),
     "policy": (10, policies),
     "cancel": (2, st.builds(Cancel, NUMBERS)),
-    "pause": (2, st.builds(PauseQueue, st.sampled_from([False, False, True]))),
+    "pause": (2, st.builds(PauseQueue, st.sampled_from([False, False, False, True]))),
     "join": (2, st.builds(Join, st.sampled_from([1, 2, 5]))),
     "leave": (2, st.builds(Leave, NUMBERS, st.booleans())),
     "renew": (1, st.builds(Renew, NUMBERS)),

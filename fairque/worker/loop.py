@@ -1,16 +1,14 @@
 """The control loop: one call settles what ended and claims what fits, so a busy worker makes one round trip a
 batch.
 
-Executors answer from their own threads into `on_outcome`, which hands the next prefetched task to the free
-slot at once; the loop collects the answers, tells the server, and claims as many tasks as there are free
-slots, plus at most `prefetch_milliseconds` of expected work. An idle loop sleeps until the waker, a due time
-or its heartbeat calls.
+Executors answer into `Slots`; the loop collects the answers, tells the server, and claims as many tasks as
+there are free slots, plus at most `prefetch_milliseconds` of expected work. An idle loop sleeps until the
+waker, a due time or its heartbeat calls.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -19,9 +17,8 @@ from typing import Any
 
 from fairque.core.codec import encode_error
 from fairque.core.config import QueueConfig, WorkerConfig
-from fairque.core.events import TaskStarted, TaskTimedOut
 from fairque.core.exceptions import FairQueueError, QueueUnavailableError, TaskTimeoutError, WorkerDeadError
-from fairque.core.keys import decode, encode
+from fairque.core.keys import decode
 from fairque.core.models import Task
 from fairque.queue.consumer import failing
 from fairque.queue.lua_manager import LuaScriptManager
@@ -32,22 +29,14 @@ from fairque.worker.executors.base import Executor, Outcome, RunningTask
 from fairque.worker.lease import Holdings
 from fairque.worker.page import Page
 from fairque.worker.settlements import release_of, settlement_of, tell
+from fairque.worker.slots import Slots
 from fairque.worker.waker import Waker
 
 _log = logging.getLogger(__name__)
 
-LINGER_SECONDS = 0.002
-"""How long outcomes may wait for company while prefetched work keeps the slots busy."""
 AWAY_PAUSE_SECONDS = 0.25
 PROGRESS_SECONDS = 0.1
-MAX_PREFETCH = 500
-MEASURED = 8
-"""Tasks measured before anything is prefetched."""
-SMOOTHING = 0.1
 ANNOUNCE_BEATS = 3
-STALL_GRACE_SECONDS = 5.0
-STUCK_SECONDS = 1.0
-"""How long past its timeout a task may hold its slot before its process is replaced."""
 DRAIN_LOOK_SECONDS = 0.1
 
 
@@ -79,18 +68,11 @@ class ControlLoop:
         self._functions = functions
         self.session = self._new_session()
         self._holdings = Holdings(2 * self._queue.lease_seconds)
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._outcomes: deque[Outcome] = deque()
-        self._backlog: deque[Task[Any]] = deque()
-        self._progress: dict[bytes, tuple[str, tuple[float, float | None, str]]] = {}
+        self.slots = Slots(executor, entry, engine.bus, page)
         self._cancels: deque[str] = deque()
         self._in_flight: list[_Ended] = []
         self._again: list[Settlement] = []
-        self._active = 0
-        self._prefetched = 0
-        self._urgent = self._poked = False
-        self._average, self._measured = 0.0, 0
+        self._poked = False
         self._due: float | None = None
         self._beats = 0
         self._next_beat = self._next_progress = 0.0
@@ -108,69 +90,6 @@ class ControlLoop:
             functions=self._functions,
         )
 
-    # -- called by executors, from any thread
-
-    def on_begin(self, task: Task[Any]) -> None:
-        """A task is about to be called."""
-        if self._page is not None and task.claim is not None:
-            limit = task.timeout or self._entry.task_timeout_seconds
-            patience = self._entry.stall_limit_seconds if limit is None else limit + STALL_GRACE_SECONDS
-            self._page.begin(task.claim.token, time.monotonic() + patience)
-        if self._engine.bus.wants(TaskStarted):
-            self._engine.bus.emit(
-                TaskStarted(
-                    at=datetime.now(UTC),
-                    task_id=task.task_id,
-                    user_id=task.user_id,
-                    function=task.function,
-                    attempt=task.attempt,
-                )
-            )
-
-    def on_outcome(self, outcome: Outcome) -> None:
-        """A task is over: its slot takes the next prefetched one at once."""
-        if self._page is not None and outcome.task.claim is not None:
-            self._page.end(outcome.task.claim.token)
-        with self._lock:
-            self._outcomes.append(outcome)
-            first = len(self._outcomes) == 1
-            following = self._backlog.popleft() if self._backlog and not self._drained else None
-            if following is None:
-                self._active -= 1
-                self._urgent = True
-            elif len(self._backlog) <= self._prefetched // 2:
-                self._urgent = True
-            urgent = self._urgent
-        if following is not None:
-            self._executor.submit(following)
-        if first or urgent:
-            self._wake.set()
-
-    def on_timeout(self, task: Task[Any]) -> None:
-        """A task is past its timeout, and may still hold its slot."""
-        if self._page is not None and task.claim is not None:
-            # This process lives and deals with it: the supervisor shall not take it for stalled.
-            patience = self._entry.shutdown_timeout_seconds + STALL_GRACE_SECONDS
-            self._page.extend(task.claim.token, time.monotonic() + patience)
-        if self._engine.bus.wants(TaskTimedOut):
-            self._engine.bus.emit(
-                TaskTimedOut(
-                    at=datetime.now(UTC),
-                    task_id=task.task_id,
-                    user_id=task.user_id,
-                    function=task.function,
-                    attempt=task.attempt,
-                    timeout=task.timeout or self._entry.task_timeout_seconds or 0.0,
-                )
-            )
-
-    def on_progress(self, task: Task[Any], done: float, total: float | None, text: str) -> None:
-        """A task tells how far it is; the last word within a tenth of a second is passed on."""
-        if task.claim is not None:
-            with self._lock:
-                self._progress[task.claim.token] = encode(task.task_id), (done, total, text)
-            self._wake.set()
-
     # -- called by the waker
 
     def on_message(self, message: bytes) -> None:
@@ -179,8 +98,7 @@ class ControlLoop:
             self._cancels.append(decode(message[1:].decode()))
         else:
             self._poked = True
-        self._urgent = True
-        self._wake.set()
+        self.slots.wake()
 
     # -- the loop
 
@@ -198,8 +116,7 @@ class ControlLoop:
         limit = time.monotonic() + timeout
         if self._limit is None or limit < self._limit:
             self._limit = limit
-        self._urgent = True
-        self._wake.set()
+        self.slots.wake()
 
     @property
     def stopping(self) -> bool:
@@ -226,12 +143,10 @@ class ControlLoop:
                 if self._limit is not None and time.monotonic() > self._limit:
                     _log.warning("the server is away: what could not be settled is given back by its lease")
                     break
-                self._wake.wait(AWAY_PAUSE_SECONDS)
-                self._wake.clear()
+                time.sleep(AWAY_PAUSE_SECONDS)
             except FairQueueError:
                 _log.exception("the control loop goes on")
-                self._wake.wait(AWAY_PAUSE_SECONDS)
-                self._wake.clear()
+                time.sleep(AWAY_PAUSE_SECONDS)
         self._leave()
 
     def _turn(self) -> None:
@@ -241,7 +156,7 @@ class ControlLoop:
         want = self._want()
         beat = now >= self._next_beat
         due = self._due is not None and now >= self._due
-        waiting = bool(self._outcomes or self._again or self.session.lost)
+        waiting = bool(self.slots.has_outcomes or self._again or self.session.lost)
         if waiting or self._poked or beat or due or (want > 0 and self._full_claim):
             self._poked = False
             if due:
@@ -256,30 +171,15 @@ class ControlLoop:
         """Free slots, and room for prefetched work."""
         if self._limit is not None:
             return 0
-        with self._lock:
-            free, waiting = self._entry.max_concurrent_tasks - self._active, len(self._backlog)
-        return max(0, free + self._allowance() - waiting)
-
-    def _allowance(self) -> int:
-        """How many tasks may be claimed beyond the free slots."""
-        seconds = self._queue.prefetch_milliseconds / 1000
-        if self._measured < MEASURED or not seconds:
-            return 0
-        return min(MAX_PREFETCH, int(seconds / max(self._average, 1e-6)))
+        prefetch = self.slots.allowance(self._queue.prefetch_milliseconds / 1000)
+        return max(0, self.slots.room() + prefetch)
 
     def _collect(self) -> list[_Ended]:
-        with self._lock:
-            outcomes = list(self._outcomes)
-            self._outcomes.clear()
-            self._urgent = False
         ended: list[_Ended] = []
-        for outcome in outcomes:
+        for outcome in self.slots.collect():
             claim = outcome.task.claim
             if claim is None or claim.token not in self._holdings:
                 continue  # of an incarnation that is dead, or a claim that was lost
-            self._measured += 1
-            rate = max(SMOOTHING, 1 / self._measured)
-            self._average += rate * (outcome.duration - self._average)
             ended.append(_Ended(settlement_of(self._engine, outcome), outcome))
         return ended
 
@@ -347,7 +247,7 @@ class ControlLoop:
         if exchange.held is not None:
             self._reconcile(exchange)
         self._cancels.extend(decode(task_id) for task_id in exchange.cancels)
-        self._start([task for task in exchange.claimed if self._holdings.take(task)])
+        self.slots.start([task for task in exchange.claimed if self._holdings.take(task)])
         self._pass_on_cancels()
 
     def _reconcile(self, exchange: Exchange) -> None:
@@ -358,33 +258,18 @@ class ControlLoop:
         )  # fmt: skip
         self._again.extend(difference.unsettled)
         self._abandon(difference.lost)
-        self._start([task for task in difference.missed if self._holdings.take(task)])
-
-    def _start(self, claimed: list[Task[Any]]) -> None:
-        with self._lock:
-            free = self._entry.max_concurrent_tasks - self._active
-            now, later = claimed[:free], claimed[free:]
-            self._active += len(now)
-            self._backlog.extend(later)
-            self._prefetched = len(self._backlog)
-        for task in now:
-            self._executor.submit(task)
+        self.slots.start([task for task in difference.missed if self._holdings.take(task)])
 
     def _abandon(self, lost: tuple[Task[Any], ...]) -> None:
         """Claims that are this worker's no longer: what waits is dropped, what runs is asked to stop."""
-        tokens = {task.claim.token for task in lost if task.claim}
-        with self._lock:
-            self._backlog = deque(t for t in self._backlog if t.claim is None or t.claim.token not in tokens)
+        self.slots.withdraw(task.claim.token for task in lost if task.claim)
         for task in lost:
             self._executor.cancel(task.task_id, task.claim.token if task.claim else None)
 
     def _pass_on_cancels(self) -> None:
         while self._cancels:
             task_id = self._cancels.popleft()
-            with self._lock:
-                waiting = [task for task in self._backlog if task.task_id == task_id]
-                for task in waiting:
-                    self._backlog.remove(task)
+            waiting = self.slots.withdraw_task(task_id)
             self._again += [release_of(task) for task in waiting]
             if not waiting:
                 self._executor.cancel(task_id)
@@ -396,68 +281,50 @@ class ControlLoop:
 
     def _send_progress(self) -> None:
         now = time.monotonic()
-        if not self._progress or now < self._next_progress:
+        if not self.slots.has_progress or now < self._next_progress:
             return
         self._next_progress = now + PROGRESS_SECONDS
-        with self._lock:
-            items = [(task_id, token, said) for token, (task_id, said) in self._progress.items()]
-            self._progress.clear()
-        self._manager.run(tasks.set_progress(self._engine, self._queue.result_ttl_seconds or 60, items))
+        self._manager.run(
+            tasks.set_progress(self._engine, self._queue.result_ttl_seconds or 60, self.slots.take_progress())
+        )
 
     def _sleep(self) -> None:
         now = time.monotonic()
         until = min(self._next_beat, now + self._entry.poll_interval_seconds)
         if self._due is not None:
             until = min(until, self._due)
-        if self._progress:
+        if self.slots.has_progress:
             until = min(until, self._next_progress)
         if self._limit is not None:
             until = min(until, max(self._limit, now + 0.01), now + DRAIN_LOOK_SECONDS)
         if self._again or self._poked or (self._full_claim and self._want() > 0):
             return
-        if not self._wake.wait(max(0.0, until - now)):
+        if not self.slots.wait(until - now) and self._limit is None:
             # Nobody called: look for work all the same, and let time do what it brings.
             self._poked = True
-        self._wake.clear()
-        if self._outcomes and not self._urgent:
-            self._wake.wait(LINGER_SECONDS)
-            self._wake.clear()
 
     # -- leaving
 
     def _drain(self) -> bool:
         """Stop beginning; True once nothing runs, or time is up and the rest was given back."""
         if not self._drained:
-            with self._lock:
-                self._drained = True
-                waiting = list(self._backlog)
-                self._backlog.clear()
-            self._again += [release_of(task) for task in waiting]
-            self._executor.drain()
-        with self._lock:
-            idle = self._active == 0 and not self._outcomes
-        if idle and not self._again and not self._in_flight:
+            self._drained = True
+            self._again += [release_of(task) for task in self.slots.drain()]
+        if self.slots.idle and not self._again and not self._in_flight:
             return True
-        if (self._limit is not None and time.monotonic() >= self._limit) or self._only_stuck():
+        if (self._limit is not None and time.monotonic() >= self._limit) or self.slots.only_stuck():
             # A thread that runs on is a daemon; its claim is given back, so its late outcome is refused.
-            late = {view.task.task_id: view for view in self._executor.stuck()}
+            late = self.slots.late()
             left_over = self._executor.stop(0)
             stuck = {task.task_id for task in left_over}
             self._again += [
                 self._give_up(task, late) for task in self._holdings.tasks() if task.task_id in stuck
             ]
-            with self._lock:
-                self._active = 0
-            if self._again or self._outcomes:
+            self.slots.abandon()
+            if self._again or self.slots.has_outcomes:
                 self._exchange(0, beat=False)
             return True
         return False
-
-    def _only_stuck(self) -> bool:
-        """Whether nothing runs but tasks that are past their timeout and do not end: leaving is not blocked by them."""
-        stuck = sum(1 for view in self._executor.stuck() if view.overdue > STUCK_SECONDS)
-        with self._lock:
-            return stuck > 0 and stuck >= self._active
 
     def _give_up(self, task: Task[Any], late: dict[str, RunningTask]) -> Settlement:
         """Of a task that does not end: a failure if it is past its timeout, else given back, no attempt used."""
@@ -481,9 +348,7 @@ class ControlLoop:
     def _start_again(self, error: WorkerDeadError) -> None:
         """This incarnation was declared dead: drop everything, start as a new one."""
         _log.warning("%s", error)
-        with self._lock:
-            self._backlog.clear()
-            self._outcomes.clear()
+        self.slots.clear()
         for task in self._holdings.clear():
             self._executor.cancel(task.task_id, task.claim.token if task.claim else None)
         self._in_flight, self._again = [], []

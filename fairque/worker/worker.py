@@ -25,10 +25,11 @@ from fairque.queue.operations.records import at
 from fairque.worker.executors import Executor, create_executor
 from fairque.worker.handler import TaskHandler
 from fairque.worker.health import HealthServer
-from fairque.worker.loop import STUCK_SECONDS, ControlLoop
+from fairque.worker.loop import ControlLoop
 from fairque.worker.memory import process_memory_mb
 from fairque.worker.page import Page, Phase
 from fairque.worker.runner import Runner
+from fairque.worker.slots import STUCK_SECONDS
 from fairque.worker.waker import Waker
 
 _log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Worker:
         loop = self._loop = ControlLoop(
             self._engine, self._manager, executor, entry, waker, functions, self._page
         )
-        executor.start(loop)
+        executor.start(loop.slots)
         loop.join()
         if self._stop_within is not None:  # asked while it was starting
             loop.stop(self._stop_within)
@@ -138,7 +139,7 @@ class Worker:
         if entry.health_port is not None:
             self._health = HealthServer(entry.health_port, self.is_healthy, self.is_ready)
             self._health.start()
-        if self._page is not None:
+        if self._page is not None and self._stop_within is None:
             self._page.set_phase(Phase.READY)
         self.events.emit(
             WorkerStarted(at=self._now(), worker_id=entry.id, incarnation=loop.session.incarnation)

@@ -1,0 +1,227 @@
+"""Where the control loop and the executor's threads meet: slots, prefetched tasks, outcomes, and the wake-up.
+
+Executors answer from their own threads. An answer frees a slot, which takes the next prefetched task at once, in that
+same thread; the loop is woken when there is something that it must not let wait.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from fairque.core.config import WorkerConfig
+from fairque.core.events import EventBus, TaskStarted, TaskTimedOut
+from fairque.core.keys import encode
+from fairque.core.models import Task
+from fairque.worker.executors.base import Executor, Outcome, RunningTask
+from fairque.worker.page import Page
+
+LINGER_SECONDS = 0.002
+"""How long outcomes may wait for company while prefetched work keeps the slots busy."""
+MAX_PREFETCH = 500
+MEASURED = 8
+"""Tasks measured before anything is prefetched."""
+SMOOTHING = 0.1
+STALL_GRACE_SECONDS = 5.0
+STUCK_SECONDS = 1.0
+"""How long past its timeout a task may hold its slot before its process is replaced."""
+
+Progress = tuple[str, bytes, tuple[float, float | None, str]]
+"""The encoded task id, the token, and what was done, of what total, with a text."""
+
+
+class Slots:
+    """The listener of one executor. `page`: shared with the supervisor, if there is one."""
+
+    def __init__(self, executor: Executor, entry: WorkerConfig, bus: EventBus, page: Page | None) -> None:
+        self._executor, self._entry, self._bus, self._page = executor, entry, bus, page
+        self._lock = threading.Lock()
+        self._event = threading.Event()
+        self._outcomes: deque[Outcome] = deque()
+        self._backlog: deque[Task[Any]] = deque()
+        self._progress: dict[bytes, Progress] = {}
+        self._active = 0
+        self._prefetched = 0
+        self._urgent = False
+        self._draining = False
+        self._average, self._measured = 0.0, 0
+
+    # -- called by the executor, from any thread
+
+    def on_begin(self, task: Task[Any]) -> None:
+        """A task is about to be called."""
+        if self._page is not None and task.claim is not None:
+            limit = task.timeout or self._entry.task_timeout_seconds
+            patience = self._entry.stall_limit_seconds if limit is None else limit + STALL_GRACE_SECONDS
+            self._page.begin(task.claim.token, time.monotonic() + patience)
+        if self._bus.wants(TaskStarted):
+            self._bus.emit(TaskStarted(**_about(task), attempt=task.attempt))
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """A task is over: its slot takes the next prefetched one at once."""
+        if self._page is not None and outcome.task.claim is not None:
+            self._page.end(outcome.task.claim.token)
+        with self._lock:
+            self._outcomes.append(outcome)
+            first = len(self._outcomes) == 1
+            following = self._backlog.popleft() if self._backlog and not self._draining else None
+            if following is None:
+                self._active -= 1
+            if following is None or len(self._backlog) <= self._prefetched // 2:
+                self._urgent = True
+            wake = first or self._urgent
+        if following is not None:
+            self._executor.submit(following)
+        if wake:
+            self._event.set()
+
+    def on_timeout(self, task: Task[Any]) -> None:
+        """A task is past its timeout, and may still hold its slot."""
+        if self._page is not None and task.claim is not None:
+            # This process lives and deals with it: the supervisor shall not take it for stalled.
+            patience = self._entry.shutdown_timeout_seconds + STALL_GRACE_SECONDS
+            self._page.extend(task.claim.token, time.monotonic() + patience)
+        if self._bus.wants(TaskTimedOut):
+            limit = task.timeout or self._entry.task_timeout_seconds or 0.0
+            self._bus.emit(TaskTimedOut(**_about(task), attempt=task.attempt, timeout=limit))
+
+    def on_progress(self, task: Task[Any], done: float, total: float | None, text: str) -> None:
+        """A task tells how far it is; only its last word is kept until the loop passes it on."""
+        if task.claim is not None:
+            with self._lock:
+                self._progress[task.claim.token] = encode(task.task_id), task.claim.token, (done, total, text)
+            self._event.set()
+
+    # -- called by the loop
+
+    def wake(self) -> None:
+        """Make the loop look at once; from any thread."""
+        self._urgent = True
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until something must not wait; False if nothing came for so long."""
+        called = self._event.wait(max(0.0, seconds))
+        self._event.clear()
+        if self._outcomes and not self._urgent:
+            self._event.wait(LINGER_SECONDS)
+            self._event.clear()
+        return called
+
+    def room(self) -> int:
+        """Free slots, less what waits here for them."""
+        with self._lock:
+            return self._entry.max_concurrent_tasks - self._active - len(self._backlog)
+
+    def allowance(self, prefetch_seconds: float) -> int:
+        """How many tasks may be claimed beyond the free slots, by the run times measured so far."""
+        if self._measured < MEASURED or not prefetch_seconds:
+            return 0
+        return min(MAX_PREFETCH, int(prefetch_seconds / max(self._average, 1e-6)))
+
+    def start(self, claimed: list[Task[Any]]) -> None:
+        """Fill the free slots; what is left over waits here for the next."""
+        with self._lock:
+            free = max(0, self._entry.max_concurrent_tasks - self._active)
+            now, later = claimed[:free], claimed[free:]
+            self._active += len(now)
+            self._backlog.extend(later)
+            self._prefetched = len(self._backlog)
+        for task in now:
+            self._executor.submit(task)
+
+    def collect(self) -> list[Outcome]:
+        """The outcomes since the last time."""
+        with self._lock:
+            outcomes = list(self._outcomes)
+            self._outcomes.clear()
+            self._urgent = False
+        for outcome in outcomes:
+            if not outcome.duration:
+                continue  # it never began
+            self._measured += 1
+            self._average += max(SMOOTHING, 1 / self._measured) * (outcome.duration - self._average)
+        return outcomes
+
+    def take_progress(self) -> list[Progress]:
+        """The last word of each running task that said something."""
+        with self._lock:
+            said = list(self._progress.values())
+            self._progress.clear()
+        return said
+
+    def withdraw(self, tokens: Iterable[bytes]) -> list[Task[Any]]:
+        """Take prefetched tasks back by their tokens; those that were found."""
+        wanted = set(tokens)
+        with self._lock:
+            found = [task for task in self._backlog if task.claim is not None and task.claim.token in wanted]
+            for task in found:
+                self._backlog.remove(task)
+        return found
+
+    def withdraw_task(self, task_id: str) -> list[Task[Any]]:
+        """Take a prefetched task back by its id."""
+        with self._lock:
+            found = [task for task in self._backlog if task.task_id == task_id]
+            for task in found:
+                self._backlog.remove(task)
+        return found
+
+    def drain(self) -> list[Task[Any]]:
+        """Begin nothing more; what was prefetched comes back."""
+        with self._lock:
+            self._draining = True
+            waiting = list(self._backlog)
+            self._backlog.clear()
+        self._executor.drain()
+        return waiting
+
+    def clear(self) -> None:
+        """Forget what was prefetched and what was answered."""
+        with self._lock:
+            self._backlog.clear()
+            self._outcomes.clear()
+
+    def abandon(self) -> None:
+        """The executor was stopped: nothing runs any more that would answer."""
+        with self._lock:
+            self._active = 0
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether anything is to be collected."""
+        return bool(self._outcomes)
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether anything is to be passed on."""
+        return bool(self._progress)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing is to be collected."""
+        with self._lock:
+            return self._active == 0 and not self._outcomes
+
+    def only_stuck(self) -> bool:
+        """Whether nothing runs but tasks that are past their timeout and do not end."""
+        stuck = sum(1 for view in self._executor.stuck() if view.overdue > STUCK_SECONDS)
+        with self._lock:
+            return stuck > 0 and stuck >= self._active
+
+    def late(self) -> dict[str, RunningTask]:
+        """What is past its timeout and still runs, by task id."""
+        return {view.task.task_id: view for view in self._executor.stuck()}
+
+
+def _about(task: Task[Any]) -> dict[str, Any]:
+    return {
+        "at": datetime.now(UTC),
+        "task_id": task.task_id,
+        "user_id": task.user_id,
+        "function": task.function,
+    }

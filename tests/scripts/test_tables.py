@@ -1,0 +1,260 @@
+"""What Python and Lua both know, held equal: states, key names, the packed record, codes."""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from fairque.core import keys as key_names
+from fairque.core import record
+from fairque.core.keys import Keys, encode
+from fairque.core.models import Priority
+from fairque.core.record import Flags, Reason, Record
+from fairque.core.states import NEW, TERMINAL, TRANSITIONS, TaskState
+from fairque.queue.operations import base
+from fairque.queue.operations.claims import Settled
+from fairque.scripts import _in_order, _Source
+from tests.support.bench import Bench
+
+AWKWARD = (
+    "alice", "a:b", "{tag}", "50%", "%3A", "*", "?", "[x]", "new\nline", "\x00", "\x7f", "two words", "naïve", "🙂",
+    "user:x:critical", "x" * 256, "queue", "'quote\"", "\\", "-",
+)  # fmt: skip
+
+Lua = Callable[..., Any]
+
+
+@pytest.fixture
+def lua(flushed: redis.Redis) -> Lua:
+    """Run Lua after these libraries, with the prefix and settings of a queue: `lua("keys", "return keys.clock")`."""
+    engine = base.Engine(base.QueueConfig())
+
+    def run(includes: str, code: str, *argv: Any) -> Any:
+        placed: dict[str, _Source] = {}
+        _in_order(includes.split(), "server", placed)
+        text = "\n".join(source.body for source in placed.values())
+        begin = "#!lua\nlocal prefix, settings = ARGV[1], ARGV[2]\n"
+        return flushed.eval(f"{begin}{text}\n{code}", 0, "fq", engine.settings, *argv)
+
+    return run
+
+
+# -- states
+
+
+def test_states_have_the_same_numbers_and_names(lua: Lua) -> None:
+    names = [name.decode() for name in lua("states", "return STATE_NAMES")]
+    assert names == [state.value for state in TaskState]
+    numbers = lua("states", f"return {{{', '.join(state.name for state in TaskState)}}}")
+    assert numbers == [state.code for state in TaskState]
+
+
+def test_transitions_are_the_same(lua: Lua) -> None:
+    pairs = lua(
+        "states",
+        "local found = {} for from, to in pairs(TRANSITIONS) do for state in pairs(to) do"
+        " found[#found + 1] = {from, state} end end return found",
+    )
+    found = {(TaskState.from_code(a), TaskState.from_code(b)) for a, b in pairs}
+    assert found == {pair for pair in TRANSITIONS if pair[0] is not NEW}
+
+
+def test_only_an_explicit_requeue_leads_out_of_an_end() -> None:
+    out = {(before, after) for before, after in TRANSITIONS if before in TERMINAL}
+    assert out == {(TaskState.FAILED, TaskState.QUEUED), (TaskState.CANCELED, TaskState.QUEUED)}
+
+
+# -- keys
+
+
+def test_both_sides_know_the_same_names(lua: Lua) -> None:
+    """Each name of keys.lua exists in Keys with the same number of parts, and the other way round."""
+    found = lua(
+        "keys",
+        "local found = {} for name, value in pairs(keys) do"
+        " found[#found + 1] = {name, type(value) == 'function' and 1 or 0} end return found",
+    )
+    in_lua = {name.decode(): bool(takes) for name, takes in found}
+    in_python = {
+        name: callable(getattr(Keys, name))
+        for name in vars(Keys)
+        if not name.startswith("_") and name != "prefix"
+    }
+    assert in_lua == in_python
+
+
+@pytest.mark.parametrize("prefix", ["fq", "{fq}", "{fq:3}"])
+def test_names_of_awkward_parts_are_built_alike(flushed: redis.Redis, prefix: str) -> None:
+    keys = Keys(prefix)
+    one = ("task", "result", "errors", "progress", "watchers", "critical", "normal", "user", "costs", "dlq", "worker",
+           "held", "wake")  # fmt: skip
+    placed: dict[str, _Source] = {}
+    _in_order(["keys"], "server", placed)
+    lines = ["#!lua", "local prefix, part, other = ARGV[1], ARGV[2], ARGV[3]", placed["keys"].body]
+    lines += [
+        f"return {{{', '.join(f'keys.{name}(part)' for name in one)}, keys.dedup(part, other), keys.state('queued')}}"
+    ]
+    for awkward in AWKWARD:
+        part, other = encode(awkward[:200]), encode(awkward[::-1][:200])
+        found = [name.decode() for name in flushed.eval("\n".join(lines), 0, prefix, part, other)]
+        expected = [getattr(keys, name)(part) for name in one]
+        assert found == [*expected, keys.dedup(part, other), keys.state("queued")]
+
+
+def test_fixed_names_are_built_alike(lua: Lua) -> None:
+    fixed = [name for name, value in vars(Keys).items() if isinstance(value, property)]
+    found = lua("keys", f"return {{{', '.join(f'keys.{name}' for name in fixed)}}}")
+    assert [name.decode() for name in found] == [getattr(Keys("fq"), name) for name in fixed]
+
+
+def test_no_two_tenants_meet_in_a_key() -> None:
+    keys = Keys("fq")
+    seen: dict[str, tuple[str, ...]] = {}
+    for one in AWKWARD:
+        part = encode(one) if len(one.encode()) <= 256 else one
+        for make in (keys.critical, keys.normal, keys.user, keys.costs, keys.dlq, keys.task):
+            name = make(part)
+            assert seen.setdefault(name, (make.__name__, one)) == (make.__name__, one)
+        for other in AWKWARD:
+            name = keys.dedup(part, encode(other))
+            assert seen.setdefault(name, (one, other)) == (one, other)
+        assert key_names.decode(part) == one
+
+
+# -- the packed record
+
+
+def random_record(rng: random.Random) -> Record:
+    text = "".join(rng.choices("ab é🙂/", k=rng.randrange(1, 30)))
+    return Record(
+        state=rng.choice(list(TaskState)), priority=rng.randint(1, 6), flags=rng.randrange(64),
+        attempt=rng.randrange(65_536), retries=rng.randrange(65_536), max_retries=rng.randrange(65_536),
+        run=rng.randrange(65_536), crashes=rng.randrange(256), reason=rng.choice(list(Reason)),
+        cost=rng.randrange(10, 10_000_001), created=rng.randrange(2**53), enqueued=rng.randrange(2**53),
+        entered=rng.randrange(2**53), expires=rng.randrange(2**53), charged=rng.random() * 1e6, token=rng.randbytes(16),
+        holder="abcDEF01234", user=text, function=f"module:{text}", op=rng.randbytes(8), dedup=text, body=rng.randbytes(50),
+    )  # fmt: skip
+
+
+def pack(rec: Record) -> bytes:
+    """The bytes of any record, from what pack_new makes."""
+    data = record.pack_new(
+        rec.user, rec.function, rec.body, priority=rec.priority, max_retries=rec.max_retries, cost=rec.cost,
+        expires=rec.expires, op=rec.op, dedup=rec.dedup,
+    )  # fmt: skip
+    sizes = record.HEADER.unpack_from(data)[10:14]
+    head = record.HEADER.pack(
+        1, rec.state.code, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run, rec.crashes,
+        rec.reason, *sizes, rec.cost, float(rec.created), float(rec.enqueued), float(rec.entered), float(rec.expires),
+        rec.charged, rec.token, rec.holder.encode(),
+    )  # fmt: skip
+    return head + data[record.HEADER.size :]
+
+
+def test_a_record_goes_through_lua_and_comes_back_the_same(lua: Lua) -> None:
+    rng = random.Random(1)
+    for _ in range(100):
+        rec = random_record(rng)
+        data = pack(rec)
+        assert record.unpack(data) == rec
+        assert record.token_in(data) == rec.token
+        assert lua("record", "return record.whole(record.parse(ARGV[3]))", data) == data
+
+
+def test_lua_reads_the_fields_that_python_wrote(lua: Lua) -> None:
+    rec = random_record(random.Random(2))
+    numbers = ("priority", "flags", "attempt", "retries", "max_retries", "run", "crashes", "cost", "created",
+               "enqueued", "entered", "expires", "charged")  # fmt: skip
+    texts = [f"string.format('%.17g', rec.{name})" for name in numbers]
+    code = f"local rec = record.parse(ARGV[3]) return {{{', '.join(texts)}, rec.user, rec.func, rec.token, rec.holder,"
+    code += " record.op(rec), record.dedup(rec)}"
+    found = lua("record", code, pack(rec))
+    assert [float(value) for value in found[: len(numbers)]] == [getattr(rec, name) for name in numbers]
+    rest = [rec.user.encode(), rec.function.encode(), rec.token, rec.holder.encode(), rec.op, rec.dedup.encode()]
+    assert found[len(numbers) :] == rest
+
+
+def test_sizes_and_empty_values_are_the_same(lua: Lua) -> None:
+    found = lua("record", "return {HEAD_SIZE, HEAD_AND_NAMES, NO_TOKEN, NO_HOLDER}")
+    names = 2 * record.MAX_NAME_BYTES + 8 + record.MAX_DEDUP_BYTES
+    assert found == [record.HEADER.size, record.HEADER.size + names, record.NO_TOKEN, record.NO_HOLDER]
+
+
+def test_flags_and_reasons_have_the_same_numbers(lua: Lua) -> None:
+    flags = lua("record", f"return {{{', '.join(flag.name or '' for flag in Flags)}}}")
+    assert flags == [int(flag) for flag in Flags]
+    in_lua = {"EXPIRED": Reason.EXPIRED, "BY_CALLER": Reason.CANCELED, "NO_RETRIES": Reason.RETRIES,
+              "GAVE_UP": Reason.GAVE_UP, "CRASHED": Reason.CRASHED, "NOBODY": Reason.UNKNOWN_FUNCTION,
+              "DISCARDED": Reason.DISCARDED, "MOVED": Reason.MOVED, "DEPENDENCY": Reason.DEPENDENCY,
+              "INVALID": Reason.INVALID}  # fmt: skip
+    assert set(in_lua.values()) == set(Reason) - {Reason.NONE}
+    assert lua("record", f"return {{{', '.join(in_lua)}}}") == [int(reason) for reason in in_lua.values()]
+    assert all(reason.text for reason in in_lua.values())
+
+
+def test_what_is_no_record_is_nothing_to_lua(lua: Lua) -> None:
+    good = pack(random_record(random.Random(3)))
+    for data in (b"", b"x", good[: record.HEADER.size - 1], b"\x02" + good[1:], b"\x80\x04" + b"." * 200):
+        assert lua("record", "return record.parse(ARGV[3]) and 1 or 0", data) == 0
+        with pytest.raises(ValueError, match="record"):
+            record.unpack(data)
+
+
+# -- codes and settings
+
+
+def test_settle_codes_are_the_same(lua: Lua) -> None:
+    found = lua(
+        "settle",
+        "return {STALE, WAS_FINISHED, WAS_RETRIED, WAS_FAILED, WAS_RELEASED, WAS_SNOOZED, WAS_CANCELED, WAS_PASSED_ON}",
+    )
+    assert found == [int(code) for code in Settled]
+    assert [code.name for code in Settled] == [
+        "STALE", "FINISHED", "RETRIED", "FAILED", "RELEASED", "SNOOZED", "CANCELED", "PASSED_ON",
+    ]  # fmt: skip
+
+
+def test_critical_is_the_same(lua: Lua) -> None:
+    assert lua("tasks", "return CRITICAL") == Priority.CRITICAL
+
+
+def test_settings_arrive_as_they_were_packed(lua: Lua) -> None:
+    names = ("aging", "lease", "result_ttl", "user_ttl", "sparse_share", "unknown")
+    code = f"return {{{', '.join(f'tostring(conf.{name})' for name in names)}}}"
+    default = base.QueueConfig()
+    found = [float(value) for value in lua("prelude", code)]
+    assert found == [
+        default.aging_seconds * 1e6, default.lease_seconds * 1e6, default.result_ttl_seconds * 1e3,
+        default.user_ttl_seconds * 1e3, default.sparse_share, default.unknown_function_seconds * 1e6,
+    ]  # fmt: skip
+
+
+def test_the_clock_never_repeats_and_never_goes_back(bench: Bench) -> None:
+    seen = []
+    for step in (0, 0, -5, 3, 0):
+        bench.clock.advance(step)
+        bench.push(f"t{len(seen)}")
+        task = bench.get(f"t{len(seen)}")
+        assert task is not None
+        assert task.created_at is not None
+        seen.append(task.created_at)
+    assert seen == sorted(set(seen))
+
+
+def test_no_operation_knows_a_server_or_a_clock() -> None:
+    """What import-linter holds for modules, held for what is called: no now(), no time()."""
+    from importlib.resources import files
+
+    for path in files("fairque.queue.operations").iterdir():
+        if path.name.endswith(".py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    assert not re.fullmatch("now|utcnow|time|monotonic|sleep", node.func.attr) or (
+                        ast.unparse(node) == "self.now()"
+                    ), f"{path.name}:{node.lineno}"

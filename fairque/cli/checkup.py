@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import redis
 
 from fairque.cli.words import size, span
 from fairque.core.config import FairQueueConfig
-from fairque.core.exceptions import FairQueueError, QueueUnavailableError, SchemaMismatchError
+from fairque.core.exceptions import FairQueueError
 from fairque.core.keys import Keys
 from fairque.queue.embedded import server_status
 from fairque.queue.operations.admin import QueueStats
@@ -82,7 +81,9 @@ def _asleep(config: FairQueueConfig) -> Finding | None:
         program = find_server()
     except FairQueueError as error:
         return Finding("connection", "fail", "no server", str(error))
-    return Finding("connection", "ok", f"no embedded server runs yet; it starts when first needed ({program})")
+    return Finding(
+        "connection", "ok", f"no embedded server runs yet; it starts when first needed ({program})"
+    )
 
 
 def _unreachable(config: FairQueueConfig, error: Exception) -> Finding:
@@ -153,7 +154,9 @@ def _version(patient: Patient) -> Iterator[Finding]:
     version = str(info.get("valkey_version") or info.get("redis_version") or "")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if len(numbers) < 2:
-        yield Finding("version", "warn", f"unknown ({version!r})", "Redis 7.0 or Valkey 7.2 is needed at least")
+        yield Finding(
+            "version", "warn", f"unknown ({version!r})", "Redis 7.0 or Valkey 7.2 is needed at least"
+        )
     elif numbers < OLDEST:
         yield Finding("version", "fail", f"{name} {version}", "upgrade the server: Redis 7.0, or any Valkey")
     else:
@@ -201,7 +204,9 @@ def _persistence(patient: Patient) -> Iterator[Finding]:
                  "no": "the system decides when it is written"}.get(how, "")  # fmt: skip
         found = "append-only file" + (f", appendfsync {how}: {bound}" if bound else "")
         if str(info.get("aof_last_write_status", "ok")) != "ok":
-            yield Finding("persistence", "fail", "the append-only file cannot be written", "is its disk full?")
+            yield Finding(
+                "persistence", "fail", "the append-only file cannot be written", "is its disk full?"
+            )
         elif how == "no":
             yield Finding("persistence", "warn", found, "set appendfsync everysec")
         else:
@@ -229,7 +234,9 @@ def _skew(patient: Patient) -> Iterator[Finding]:
     if off < 0.001:
         found = "the same"
     level: Level = "fail" if off > SKEW_FAIL_SECONDS else "warn" if off > SKEW_WARN_SECONDS else "ok"
-    advice = "times given as execute_after and expires_at count by the server's clock: run NTP on both machines"
+    advice = (
+        "times given as execute_after and expires_at count by the server's clock: run NTP on both machines"
+    )
     yield Finding("clock", level, found, "" if level == "ok" else advice)
 
 
@@ -303,7 +310,9 @@ def _queue(patient: Patient) -> Iterator[Finding]:
     stats = patient.stats
     if stats is None:
         if patient.trouble:
-            yield Finding("scripts", "fail", patient.trouble, "does the ACL user have EVALSHA, SCRIPT and the keys?")
+            yield Finding(
+                "scripts", "fail", patient.trouble, "does the ACL user have EVALSHA, SCRIPT and the keys?"
+            )
         return
     yield Finding("scripts", "ok", "they run")
     queued, started = stats.states.get("queued", 0), stats.states.get("started", 0)

@@ -9,7 +9,9 @@ import typer
 
 from fairque.cli.run import Run, command
 
-app = typer.Typer(no_args_is_help=True, help="The configuration: check a file, show what is in effect, begin one.")
+app = typer.Typer(
+    no_args_is_help=True, help="The configuration: check a file, show what is in effect, begin one."
+)
 
 
 @command(app)

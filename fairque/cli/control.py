@@ -89,7 +89,11 @@ def _print(out: Output, found: QueueStats, health: QueueHealth, users: list[User
         for worker in found.workers
     ]
     if rows:
-        out.table(["incarnation", "worker", "kind", "host", ">pid", ">running", ">lease left"], rows, title="Workers")
+        out.table(
+            ["incarnation", "worker", "kind", "host", ">pid", ">running", ">lease left"],
+            rows,
+            title="Workers",
+        )
     else:
         out.line("No worker is alive.")
     if users:

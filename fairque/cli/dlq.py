@@ -31,7 +31,12 @@ def list_(
     with run.queue() as queue:
         page = queue.dlq.list(user, cursor, limit)
     if run.out.as_json:
-        run.out.data({"dead_letters": [dead_data(entry) for entry in page.items], "cursor": page.cursor})
+        run.out.data(
+            {
+                "dead_letters": [dead_data(entry.task, entry.errors) for entry in page.items],
+                "cursor": page.cursor,
+            }
+        )
         return
     rows = [
         (
@@ -57,15 +62,12 @@ def list_(
 def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Show a dead letter with its payload and every attempt's error."""
     from fairque.cli.views import dead_data, print_errors, print_task
-    from fairque.core.models import DLQEntry
 
     with run.queue() as queue:
         [task] = _dead(queue, [task_id])
         errors = queue.get_errors(task_id)
     if run.out.as_json:
-        entered = task.entered_at or task.created_at
-        assert entered is not None, "the server gives every task its times"
-        run.out.data(dead_data(DLQEntry(task=task, reason=task.reason, entered_at=entered, errors=errors)))
+        run.out.data(dead_data(task, errors))
         return
     print_task(run.out, task)
     print_errors(run.out, errors)

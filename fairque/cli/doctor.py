@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fairque.cli.exits import ExitCode
 from fairque.cli.run import Run
+
+if TYPE_CHECKING:
+    from fairque.cli.checkup import Finding
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -30,7 +35,7 @@ def doctor(run: Run) -> None:
     run.finish(ExitCode.FAILED if failed else ExitCode.OK)
 
 
-def _print(run: Run, findings: list) -> None:
+def _print(run: Run, findings: list[Finding]) -> None:
     from rich.text import Text
 
     rows = [(Text(item.level, _STYLES[item.level]), item.check, item.found) for item in findings]

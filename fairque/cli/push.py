@@ -24,7 +24,9 @@ def push(
         list[str] | None,
         typer.Argument(metavar="[ARG]...", help="Its arguments, each as JSON.", show_default=False),
     ] = None,
-    kwargs: Annotated[str | None, typer.Option(metavar="JSON", help="Named arguments, a JSON object.")] = None,
+    kwargs: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Named arguments, a JSON object.")
+    ] = None,
     payload: Annotated[
         str | None,
         typer.Option(metavar="JSON", help="Push a payload for a TaskHandler, instead of a function."),
@@ -40,10 +42,12 @@ def push(
         typer.Option("--priority", "-p", parser=parse_priority, metavar="PRIORITY", help="Name or 1 to 6."),
     ] = None,
     delay: Annotated[
-        float | None, typer.Option(parser=seconds, metavar="TIME", help="Start it in this time: 90, 250ms, 10m, 2h.")
+        float | None,
+        typer.Option(parser=seconds, metavar="TIME", help="Start it in this time: 90, 250ms, 10m, 2h."),
     ] = None,
     expires_in: Annotated[
-        float | None, typer.Option(parser=seconds, metavar="TIME", help="Cancel it if it has not started by then.")
+        float | None,
+        typer.Option(parser=seconds, metavar="TIME", help="Cancel it if it has not started by then."),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(parser=seconds, metavar="TIME", help="How long an attempt may run.")
@@ -54,7 +58,9 @@ def push(
     ] = None,
     dedup_window: Annotated[
         float | None,
-        typer.Option(parser=seconds, metavar="TIME", help="How long the key counts; else until the task has ended."),
+        typer.Option(
+            parser=seconds, metavar="TIME", help="How long the key counts; else until the task has ended."
+        ),
     ] = None,
     on_duplicate: Annotated[
         str, typer.Option(metavar="reject|return", help="What to do if the id or key is taken.")
@@ -96,7 +102,9 @@ def push(
         handle = queue.push(task)
         if not wait:
             if run.out.as_json:
-                run.out.data({"task_id": handle.task_id, "user_id": task.user_id, "existing": handle.existing})
+                run.out.data(
+                    {"task_id": handle.task_id, "user_id": task.user_id, "existing": handle.existing}
+                )
             else:
                 run.out.line(handle.task_id)
                 if handle.existing:

@@ -6,7 +6,6 @@ shared ones, so that they work before and after the command's name.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import sys
@@ -40,9 +39,7 @@ UrlOption = Annotated[
         metavar="URL", help="Server, instead of the configured one.", rich_help_panel=_PANEL,
     ),
 ]  # fmt: skip
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=_PANEL)
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=_PANEL)]
 _SHARED: dict[str, tuple[Any, Any]] = {
     "config": (ConfigOption, None),
     "url": (UrlOption, None),
@@ -94,8 +91,8 @@ def _with_url(config: FairQueueConfig, url: str) -> FairQueueConfig:
     from fairque.core.config import RedisConfig
     from fairque.core.config_server import yield_address
 
-    kept = yield_address(config.redis.model_dump(exclude_unset=True), {"url": url})
-    return config.model_copy(update={"redis": RedisConfig(**{**kept, "url": url})})
+    redis: dict[str, Any] = yield_address(config.redis.model_dump(exclude_unset=True), {"url": url})
+    return config.model_copy(update={"redis": RedisConfig(**(redis | {"url": url}))})
 
 
 def command(
@@ -106,7 +103,6 @@ def command(
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(function, eval_str=True).parameters.values()
 
-        @functools.wraps(function)
         def call(ctx: typer.Context, **given: Any) -> None:
             above: dict[str, Any] = ctx.find_root().obj or {}
             shared = {key: given.pop(key) or above.get(key) for key in _SHARED}
@@ -123,10 +119,11 @@ def command(
             ),
         ]
         # What typer reads: the signature for the defaults, the annotations for the rest.
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        del call.__wrapped__  # type: ignore[attr-defined]
-        app.command(name, help=_flowing(function.__doc__ or ""), **settings)(call)
+        described: Any = call
+        described.__name__ = function.__name__
+        described.__signature__ = inspect.Signature(parameters)
+        described.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, help=_flowing(function.__doc__ or ""), **settings)(described)
         return function
 
     return decorate
@@ -156,7 +153,9 @@ def _guarded(run: Run, action: Callable[[], None]) -> None:
         raise typer.Exit(int(ExitCode.BROKEN_PIPE)) from None
     except Exception as error:
         # What typer itself reports, and what somebody wants to see whole.
-        if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter) or os.environ.get("FAIRQUE_TRACEBACK"):
+        if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter) or os.environ.get(
+            "FAIRQUE_TRACEBACK"
+        ):
             raise
         code = ExitCode.NO_SERVER if _is_redis_error(error) else ExitCode.INTERNAL
         run.out.error(error, code)

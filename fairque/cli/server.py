@@ -14,7 +14,9 @@ from fairque.cli.words import size, span
 if TYPE_CHECKING:
     from fairque.queue.embedded import ServerStatus
 
-app = typer.Typer(no_args_is_help=True, help="The embedded server: started by itself when nothing is configured.")
+app = typer.Typer(
+    no_args_is_help=True, help="The embedded server: started by itself when nothing is configured."
+)
 
 DataDirOption = Annotated[
     Path | None,

@@ -41,14 +41,18 @@ def import_module(name: str) -> Any:
     except (ValueError, TypeError) as error:  # an empty or relative name, among others
         raise ConfigError(f"module {name!r} cannot be imported: {error}") from None
     except Exception as error:  # noqa: BLE001 - importing runs the user's code, which can raise anything
-        raise ConfigError(f"importing {name} failed{_where(error)}: {type(error).__name__}: {error}") from None
+        raise ConfigError(
+            f"importing {name} failed{_where(error)}: {type(error).__name__}: {error}"
+        ) from None
 
 
 def _where(error: Exception) -> str:
     """The file and line that raised it."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}:{error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+    ]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
 
 
@@ -64,7 +68,9 @@ def nearest_module(missing: str) -> str:
     near = get_close_matches(name, names, n=1)
     if near:
         return f": did you mean {f'{parent}.' if parent else ''}{near[0]}?"
-    return f" in {parent}" if parent else f": it is searched for in {Path.cwd()} and where Python's packages are"
+    return (
+        f" in {parent}" if parent else f": it is searched for in {Path.cwd()} and where Python's packages are"
+    )
 
 
 def find_function(target: str, modules: Sequence[str] = ()) -> TaskFunction[..., Any]:
@@ -138,5 +144,7 @@ def parse_mapping(text: str, what: str) -> dict[str, Any]:
     """
     value = parse_json(text, what)
     if not isinstance(value, dict):
-        raise InvalidTaskError(f"{what} must be a JSON object such as '{{\"width\": 200}}', not {text[:60]!r}")
+        raise InvalidTaskError(
+            f"{what} must be a JSON object such as '{{\"width\": 200}}', not {text[:60]!r}"
+        )
     return value

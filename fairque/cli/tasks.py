@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fairque.core.models import Task
     from fairque.queue.queue import TaskQueue
 
-STATES = ("started", "queued", "scheduled", "deferred", "failed", "canceled", "finished")
+STATES: tuple[str, ...] = ("started", "queued", "scheduled", "deferred", "failed", "canceled", "finished")
 """In the order in which people look for them."""
 SCAN = 1000
 """Tasks looked at in one call when one user's are searched for."""
@@ -57,7 +57,9 @@ def _page(
     if cursor is not None:
         at, colon, inner = cursor.partition(":")
         if not colon or at not in states:
-            raise InvalidTaskError(f"{cursor!r} is no cursor of this list: pass the one that the page before gave")
+            raise InvalidTaskError(
+                f"{cursor!r} is no cursor of this list: pass the one that the page before gave"
+            )
         states = states[states.index(at) :]
     found: list[Task[Any]] = []
     for name in states:
@@ -99,7 +101,11 @@ def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> Non
         has_result, result = _result(queue, task)
     if run.out.as_json:
         data = task_data(task)
-        data["progress"] = progress and {"done": progress.done, "total": progress.total, "text": progress.text}
+        data["progress"] = progress and {
+            "done": progress.done,
+            "total": progress.total,
+            "text": progress.text,
+        }
         data["errors"] = [error_data(error) for error in errors]
         if has_result:
             data["result"] = result
@@ -142,7 +148,9 @@ def wait(
     task_id: Annotated[str, typer.Argument(metavar="ID")],
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", "-t", parser=seconds, metavar="TIME", help="For at most this long: 90, 10m."),
+        typer.Option(
+            "--timeout", "-t", parser=seconds, metavar="TIME", help="For at most this long: 90, 10m."
+        ),
     ] = None,
 ) -> None:
     """Wait for a task to end, and print its result as JSON. Exit code 1: it failed or was canceled; 5: timeout."""
@@ -165,28 +173,35 @@ def print_result(run: Run, queue: TaskQueue, task_id: str, timeout: float | None
 
 
 def cancel(run: Run, task_ids: Annotated[list[str], typer.Argument(metavar="ID...")]) -> None:
-    """Cancel tasks that wait, and ask those that run to stop. Exit code 6: one had ended already."""
-    code = ExitCode.OK
-    told: list[dict[str, Any]] = []
+    """Cancel tasks that wait, and ask those that run to stop. Exit code 6: one had ended already; 4: there is none."""
     with run.queue() as queue:
-        for task_id in task_ids:
-            done = queue.cancel(task_id)
-            task = queue.get_task(task_id)
-            state = task.state if task is not None else None
-            told.append({"task_id": task_id, "canceled": done, "state": state})
-            if not done:
-                code = ExitCode.REFUSED
+        told = [_cancel_one(queue, task_id) for task_id in task_ids]
     if run.out.as_json:
         run.out.data({"tasks": told})
     else:
         for item in told:
-            if not item["canceled"]:
-                run.out.note(f"{item['task_id']}: it is {item['state']} already", style="yellow")
-            elif item["state"] == "started":
-                run.out.line(f"{item['task_id']}: asked to stop")
+            task_id, state = item["task_id"], item["state"]
+            if state is None:
+                run.out.note(f"{task_id}: there is no such task", style="yellow")
+            elif not item["canceled"]:
+                run.out.note(f"{task_id}: it is {state} already", style="yellow")
             else:
-                run.out.line(f"{item['task_id']}: canceled")
-    run.finish(code)
+                run.out.line(f"{task_id}: {'asked to stop' if state == 'started' else 'canceled'}")
+    if any(item["state"] is None for item in told):
+        run.finish(ExitCode.NOT_FOUND)
+    run.finish(ExitCode.OK if all(item["canceled"] for item in told) else ExitCode.REFUSED)
+
+
+def _cancel_one(queue: TaskQueue, task_id: str) -> dict[str, Any]:
+    """Whether it was canceled (or asked to stop), and its state now; None: there is no such task."""
+    from fairque.core.exceptions import TaskNotFoundError
+
+    try:
+        done = queue.cancel(task_id)
+    except TaskNotFoundError:
+        return {"task_id": task_id, "canceled": False, "state": None}
+    task = queue.get_task(task_id)
+    return {"task_id": task_id, "canceled": done, "state": "canceled" if task is None else task.state}
 
 
 def retry(

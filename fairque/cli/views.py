@@ -10,7 +10,7 @@ from fairque.cli.words import ago, moment, span
 
 if TYPE_CHECKING:
     from fairque.cli.output import Output
-    from fairque.core.models import DLQEntry, Task, TaskError
+    from fairque.core.models import Task, TaskError
     from fairque.queue.operations.admin import QueueStats
 
 COLUMNS = ("id", "state", "user", "what", "priority", "since", ">tries", "reason")
@@ -61,13 +61,13 @@ def error_data(error: TaskError) -> dict[str, Any]:
     }
 
 
-def dead_data(entry: DLQEntry) -> dict[str, Any]:
-    """A dead letter."""
+def dead_data(task: Task[Any], errors: Iterable[TaskError]) -> dict[str, Any]:
+    """A dead letter: its task, and the error of every attempt."""
     return {
-        "task": task_data(entry.task),
-        "reason": entry.reason,
-        "entered_at": entry.entered_at,
-        "errors": [error_data(error) for error in entry.errors],
+        "task": task_data(task),
+        "reason": task.reason,
+        "entered_at": task.entered_at,
+        "errors": [error_data(error) for error in errors],
     }
 
 
@@ -128,7 +128,9 @@ def task_rows(tasks: Iterable[Task[Any]]) -> list[tuple[object, ...]]:
 
 
 def _state(task: Task[Any]) -> str:
-    return f"{task.state} (canceling)" if task.cancel_requested and task.state == "started" else f"{task.state}"
+    return (
+        f"{task.state} (canceling)" if task.cancel_requested and task.state == "started" else f"{task.state}"
+    )
 
 
 def print_task(out: Output, task: Task[Any]) -> None:

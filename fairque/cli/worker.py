@@ -20,9 +20,13 @@ def worker(
     run: Run,
     modules: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODULE]...", help="Modules that define @task functions.", show_default=False),
+        typer.Argument(
+            metavar="[MODULE]...", help="Modules that define @task functions.", show_default=False
+        ),
     ] = None,
-    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=1024, help="Worker processes.")] = 1,
+    processes: Annotated[
+        int, typer.Option("--processes", "-n", min=1, max=1024, help="Worker processes.")
+    ] = 1,
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", help="Tasks at a time in each (max_concurrent_tasks).")
     ] = None,
@@ -54,7 +58,9 @@ def worker(
     _check_places(names, handler)
     config = _with_changes(run.config, worker_id, max_concurrent_tasks=threads, health_port=health_port)
     if not names and handler is None:
-        run.out.note("no MODULE and no --handler: this worker knows no functions, and leaves all tasks alone", "yellow")
+        run.out.note(
+            "no MODULE and no --handler: this worker knows no functions, and leaves all tasks alone", "yellow"
+        )
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     import sys
 

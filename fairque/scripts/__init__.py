@@ -22,6 +22,12 @@ Clock = Literal["server", "argument"]
 
 _HEADER = re.compile(r"^-- (KEYS|ARGV|FLAGS|INCLUDE|REPLY|ERRORS)\b ?(.*)$")
 _NAME = re.compile(r"^[a-z_]+$")
+# What the language and the server provide: an argument of that name would hide it from the libraries.
+_TAKEN = frozenset(
+    "and break do else elseif end false for function if in local nil not or repeat return then true until while "
+    "assert bit cjson cmsgpack error ipairs math next os pairs pcall redis select server string struct table "
+    "tonumber tostring type unpack xpcall".split()
+)
 _KNOWN_FLAGS = frozenset({"allow-oom", "no-writes"})
 
 
@@ -107,8 +113,8 @@ def _bind(source: _Source) -> tuple[tuple[str, ...], tuple[str, ...], bool, str]
     rest = bool(names) and names[-1].endswith("...")
     fixed = tuple(names[:-1] if rest else names)
     for name in (*keys, *fixed):
-        if not _NAME.match(name):
-            raise ScriptError(f"script {source.name}: {name!r} is not a name")
+        if not _NAME.match(name) or name in _TAKEN:
+            raise ScriptError(f"script {source.name}: {name!r} cannot be a name")
     if not keys:
         raise ScriptError(f"script {source.name} must declare KEYS: the first is a key of its partition")
     lines = [f"local {', '.join(fixed)} = {', '.join(f'ARGV[{i}]' for i in range(1, len(fixed) + 1))}"]

@@ -1,8 +1,9 @@
 -- bury_task: queued | scheduled | deferred | started -> failed: a dead letter by a caller's word
 -- KEYS  clock
--- ARGV  prefix settings id error
+-- ARGV  prefix settings id why
 -- FLAGS allow-oom
 -- INCLUDE prelude states record clock tenants tasks leases settle wake finish_call
+-- `why`: an encoded error, or ''.
 -- REPLY the state
 -- ERRORS FQ_NOT_FOUND, FQ_STATE it has ended
 local rec = record.load(id)
@@ -20,7 +21,7 @@ elseif rec.state == STARTED then
   tenants.finish(t, rec, (clock.now - rec.entered) / 1000000, false)
   rec.token = NO_TOKEN
 end
-tasks.add_error(id, rec, error)
+tasks.add_error(id, rec, why)
 tasks.conclude(id, rec, FAILED, MOVED, 0)
 tenants.place(t)
 wake.one_if_ready()

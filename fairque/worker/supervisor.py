@@ -32,6 +32,7 @@ from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Session
 from fairque.worker.health import HealthServer
 from fairque.worker.page import Page, Phase
+from fairque.worker.policies import apply_policies
 from fairque.worker.supervised import EXIT_CONFIG, EXIT_RECYCLE
 
 _log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Supervisor:
         """
         self._manager = LuaScriptManager(self.config.redis.create_redis_client())
         self._manager.run(admin.open_queue(self._engine))
+        apply_policies(self._manager, self._engine, self.config)
         before = {}
         if handle_signals:
             before = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGINT)}

@@ -28,6 +28,7 @@ from fairque.worker.health import HealthServer
 from fairque.worker.loop import ControlLoop
 from fairque.worker.memory import process_memory_mb
 from fairque.worker.page import Page, Phase
+from fairque.worker.policies import apply_policies
 from fairque.worker.runner import Runner
 from fairque.worker.slots import STUCK_SECONDS
 from fairque.worker.waker import Waker
@@ -113,6 +114,8 @@ class Worker:
         entry = self.entry
         self._manager = LuaScriptManager(self.config.redis.create_redis_client())
         self._manager.run(admin.open_queue(self._engine))
+        if self._page is None:  # else the supervisor has done so
+            apply_policies(self._manager, self._engine, self.config)
         executor = self._executor = create_executor(
             entry.executor,
             entry.max_concurrent_tasks,

@@ -106,7 +106,8 @@ def test_the_clock_is_chosen_by_the_caller(write: Write) -> None:
         (("-- INCLUDE \n", ""), "INCLUDE"),
         (("allow-oom", "allow-cake"), "unknown flags"),
         (("prefix settings", "settings prefix"), "prefix settings"),
-        (("settings name", "settings na-me"), "'na-me' is not a name"),
+        (("settings name", "settings na-me"), "'na-me' cannot be a name"),
+        (("settings name", "settings error"), "'error' cannot be a name"),
     ],
 )
 def test_a_wrong_header_is_refused(write: Write, change: tuple[str, str], problem: str) -> None:
@@ -147,7 +148,9 @@ def test_without_a_rest_more_arguments_are_refused(flushed: redis.Redis) -> None
 
 
 def test_every_script_file_is_loaded_for_both_clocks() -> None:
-    names = {path.name.removesuffix(".lua") for path in files(scripts).iterdir() if path.name.endswith(".lua")}
+    names = {
+        path.name.removesuffix(".lua") for path in files(scripts).iterdir() if path.name.endswith(".lua")
+    }
     assert set(SCRIPTS) == names == set(load_all("argument"))
     for name, script in SCRIPTS.items():
         timed = load_all("argument")[name]

@@ -176,7 +176,14 @@ def test_lua_reads_the_fields_that_python_wrote(lua: Lua) -> None:
     code += " record.op(rec), record.dedup(rec)}"
     found = lua("record", code, pack(rec))
     assert [float(value) for value in found[: len(numbers)]] == [getattr(rec, name) for name in numbers]
-    rest = [rec.user.encode(), rec.function.encode(), rec.token, rec.holder.encode(), rec.op, rec.dedup.encode()]
+    rest = [
+        rec.user.encode(),
+        rec.function.encode(),
+        rec.token,
+        rec.holder.encode(),
+        rec.op,
+        rec.dedup.encode(),
+    ]
     assert found[len(numbers) :] == rest
 
 

@@ -136,7 +136,8 @@ class Facades:
 
     def close(self) -> None:
         try:
-            for queue in self._queues:
+            while self._queues:
+                queue = self._queues.pop()
                 if self._loop is None:
                     queue.close()
                 else:
@@ -144,3 +145,4 @@ class Facades:
         finally:
             if self._loop is not None:
                 self._loop.close()
+                self._loop = None

@@ -31,12 +31,16 @@ REPORT = "fairque-demo.html"
 def demo(
     run: Run,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help=f"The page with the chart [default: {REPORT}].")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help=f"The page with the chart [default: {REPORT}]."),
     ] = None,
-    tasks: Annotated[int, typer.Option(min=200, max=100_000, help="How many tasks the big tenant pushes.")] = 3000,
+    tasks: Annotated[
+        int, typer.Option(min=200, max=100_000, help="How many tasks the big tenant pushes.")
+    ] = 3000,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Threads of the worker process.")] = 8,
     seconds: Annotated[
-        float, typer.Option(min=1.0, max=600.0, help="How long the big tenant's tasks should keep the worker busy.")
+        float,
+        typer.Option(min=1.0, max=600.0, help="How long the big tenant's tasks should keep the worker busy."),
     ] = 20.0,
 ) -> None:
     """Show what fair means: one tenant floods the queue, six small ones come a second later.
@@ -137,7 +141,9 @@ def _private_server() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _without_settings() -> Iterator[None]:
-    hidden: dict[str, str] = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("FAIRQUE_")}
+    hidden: dict[str, str] = {
+        name: os.environ.pop(name) for name in [*os.environ] if name.startswith("FAIRQUE_")
+    }
     try:
         yield
     finally:

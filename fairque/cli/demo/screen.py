@@ -99,7 +99,9 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=SIMPLE_HEAD, title=self._title, title_style="bold", title_justify="left", expand=True)
+        table = Table(
+            box=SIMPLE_HEAD, title=self._title, title_style="bold", title_justify="left", expand=True
+        )
         table.add_column("tenant")
         for heading in ("queued", "running", "done", "wait p50", "wait p95"):
             table.add_column(heading, justify="right")

@@ -122,7 +122,9 @@ class Stage:
                 news, done = now, tally.done
             if now > deadline or now - news > STUCK_SECONDS:
                 return killed
-            time.sleep(TICK_SECONDS if trickled else min(TICK_SECONDS, max(0.0, SMALL_AFTER_SECONDS - passed)))
+            time.sleep(
+                TICK_SECONDS if trickled else min(TICK_SECONDS, max(0.0, SMALL_AFTER_SECONDS - passed))
+            )
 
     def _kill(self, tally: Tally) -> Kill:
         """Kill the process that runs the tasks, and see how soon they are queued again and run."""
@@ -149,6 +151,7 @@ class Stage:
     def _judge(self, queue: TaskQueue, tally: Tally, took: float, killed: Kill | None) -> Outcome:
         """Every pushed task must have one outcome: once in the registries, and once in the server's counters."""
         complete = tally.done == self._plan.total
+        tally.bound()
         counters = queue.get_stats().counters
         recorded = sum(counters.get(state.value, 0) for state in (TaskState.FINISHED, TaskState.FAILED))
         failed = sum(state is not TaskState.FINISHED for state in tally.ended.values())

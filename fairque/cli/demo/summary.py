@@ -43,11 +43,14 @@ def print_summary(out: Output, fair: Outcome, fifo: Outcome, report: Path, took:
             f"SIGKILL half-way: {fair.kill.held} tasks were queued again {fair.kill.given_back_after:.2f} s later."
         )
     out.line(
-        f"lost = {fair.lost} of {len(fair.tally.pushed):,} tasks, recorded twice = {fair.doubled}, failed = {fair.failed}",
+        f"lost = {fair.lost} of {len(fair.tally.pushed):,} tasks, recorded twice = {fair.doubled}, "
+        f"failed = {fair.failed}",
         style="bold red" if fair.lost or fair.doubled or fair.failed else "bold green",
     )
     if not fifo.tally.small_done:
-        out.line("The FIFO was cut short: its waits are those of the tasks that had begun by then.", style="yellow")
+        out.line(
+            "The FIFO was cut short when the time was over: its waits are at least those.", style="yellow"
+        )
     out.line(f"chart: {report}")
     out.note(f"{took:.0f} s in all")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,7 @@ class Tally:
         self.lines = {name: Line(name, is_whale) for name, is_whale in tenants}
         self.pushed: dict[str, str] = {}
         """Tenant by task id."""
+        self._pushed_at: dict[str, float] = {}
         self.ended: dict[str, TaskState] = {}
         self.repeated = 0
         self.begun_at = math.nan
@@ -74,6 +76,7 @@ class Tally:
     def add(self, task_id: str, tenant: str) -> None:
         """A task has been pushed."""
         self.pushed[task_id] = tenant
+        self._pushed_at[task_id] = time.time()
         self.lines[tenant].pushed += 1
 
     def look(self) -> None:
@@ -116,6 +119,14 @@ class Tally:
         line.waits.append(Wait(started - self.begun_at, max(0.0, started - task.created_at.timestamp())))
         if started > self._latest:
             self._latest, self.pid = started, int(counts["pid"])
+
+    def bound(self) -> None:
+        """Count what small tenants' tasks that have not ended have waited so far: they wait at least so long."""
+        now = time.time()
+        for task_id, tenant in self.pushed.items():
+            line = self.lines[tenant]
+            if task_id not in self.ended and not line.is_whale:
+                line.waits.append(Wait(now - self.begun_at, now - self._pushed_at[task_id]))
 
     # -- what it comes to
 

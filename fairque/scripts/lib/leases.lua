@@ -33,11 +33,12 @@ function leases.drop(incarnation, id)
   call('HDEL', keys.held(incarnation), id)
 end
 
--- An entry whose record is gone: only the counts are left to mend.
+-- An entry whose record is gone: the registry and the counts are left to mend.
 function leases.drop_orphan(incarnation, id)
   local entry = call('HGET', keys.held(incarnation), id)
   if not entry then return end
   call('HDEL', keys.held(incarnation), id)
+  call('ZREM', keys.state('started'), id)
   local t = tenants.get(string.sub(entry, 19))
   t.running = math.max(0, t.running - 1)
   clock.all_running = math.max(0, clock.all_running - 1)

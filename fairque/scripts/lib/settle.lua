@@ -1,18 +1,15 @@
 -- INCLUDE prelude keys states record clock tenants stats tasks leases
 -- How a claim ends. Each settle is fenced by the claim's token and answers with a code (queue/operations/claims.py):
 -- 0 stale, 1 finished, 2 retried, 3 failed, 4 released, 5 snoozed, 6 canceled, 7 given back for others.
--- A settle that has been applied (its reply was lost) is told by its token and kind, and answered as it was then.
+-- An outcome that has been recorded (its reply was lost) is told by its token and kind, and answered as it was then.
+-- What is given back without an outcome loses its token: nothing that its holder still says counts.
 local STALE, WAS_FINISHED, WAS_RETRIED, WAS_FAILED, WAS_RELEASED, WAS_SNOOZED, WAS_CANCELED, WAS_PASSED_ON =
   0, 1, 2, 3, 4, 5, 6, 7
 local APPLIED = {
   finish = {[FINISHED] = WAS_FINISHED},
   fail = {[SCHEDULED] = WAS_RETRIED, [QUEUED] = WAS_RETRIED, [FAILED] = WAS_FAILED},
   invalid = {[FAILED] = WAS_FAILED},
-  release = {[QUEUED] = WAS_RELEASED},
-  snooze = {[SCHEDULED] = WAS_SNOOZED, [QUEUED] = WAS_SNOOZED},
   discard = {[CANCELED] = WAS_CANCELED},
-  unknown = {[SCHEDULED] = WAS_PASSED_ON, [QUEUED] = WAS_PASSED_ON, [FAILED] = WAS_FAILED},
-  crash = {[QUEUED] = WAS_RETRIED, [FAILED] = WAS_FAILED},
 }
 local CRASHES_ALONE = 3
 local UNKNOWN_DELAY = 1000000
@@ -70,7 +67,7 @@ function settle.release(id, rec, t)
   leases.drop(rec.holder, id)
   tenants.give_back(t, rec)
   record.unmark(rec, LANE)
-  rec.charged, rec.attempt = 0, rec.attempt - 1
+  rec.charged, rec.attempt, rec.token = 0, rec.attempt - 1, NO_TOKEN
   back_to_queue(id, rec, true)
   stats.add('released')
   return WAS_RELEASED
@@ -78,7 +75,7 @@ end
 
 function settle.snooze(id, rec, t, seconds, delay)
   let_go(id, rec, t, seconds, true)
-  rec.attempt = rec.attempt - 1
+  rec.attempt, rec.token = rec.attempt - 1, NO_TOKEN
   wait_until(id, rec, clock.now + delay)
   stats.add('snoozed')
   return WAS_SNOOZED
@@ -97,7 +94,7 @@ function settle.pass_on(id, rec, t, error)
   tenants.give_back(t, rec)
   record.unmark(rec, LANE)
   record.mark(rec, UNKNOWN)
-  rec.charged, rec.attempt = 0, rec.attempt - 1
+  rec.charged, rec.attempt, rec.token = 0, rec.attempt - 1, NO_TOKEN
   local announced = tonumber(call('ZSCORE', keys.functions, rec.func) or 0)
   if clock.now - math.max(announced, rec.enqueued) > conf.unknown then
     tasks.add_error(id, rec, error)
@@ -115,6 +112,7 @@ function settle.crash(id, rec, t, seconds, begun, error)
   let_go(id, rec, t, seconds, false)
   tasks.add_error(id, rec, error ~= '' and error or tasks.make_error(rec, 'WorkerLost',
     'the worker process died or lost its lease while the task ran'))
+  rec.token = NO_TOKEN
   if record.has(rec, LONE) then rec.crashes = rec.crashes + 1 end
   record.mark(rec, LONE)
   stats.add('lost')

@@ -64,8 +64,6 @@ function sweep.give_back(incarnation, limit, begun, renewed)
     local rec = record.load(id)
     if rec and rec.state == STARTED and rec.token == token then
       local t = tenants.get(rec.user)
-      -- Whatever its holder still says of it comes too late.
-      rec.token = NO_TOKEN
       local seconds = (math.min(clock.now, renewed + conf.lease / 3) - rec.entered) / 1000000
       if record.has(rec, CANCEL) then
         leases.drop(incarnation, id)

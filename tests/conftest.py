@@ -97,15 +97,18 @@ def flushed(
     client.flushall()
     yield client
     node = request.node
-    passed = node.stash.get(
-        _PASSED, False
-    )  # a failed test has said what is wrong; its keys would only add noise
     try:
-        if passed and node.get_closest_marker("no_leak_check") is None:
+        # A failed test has said what is wrong; its keys would only add noise.
+        if passed(node) and node.get_closest_marker("no_leak_check") is None:
             marked = [glob for mark in node.iter_markers("leaves_keys") for glob in mark.args]
             assert_no_leaks(client, key_prefix, (*lasting_keys, *marked))
     finally:
         client.close()
+
+
+def passed(node: pytest.Item) -> bool:
+    """Whether the test itself has passed: for fixtures that check something at its end."""
+    return node.stash.get(_PASSED, False)
 
 
 @pytest.hookimpl(wrapper=True)

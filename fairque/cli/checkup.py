@@ -90,7 +90,7 @@ def _unreachable(config: FairQueueConfig, error: Exception) -> Finding:
     text = str(error) or type(error).__name__
     address = config.redis.address
     lower = text.lower()
-    if "noauth" in lower or "wrongpass" in lower or "authentication" in lower:
+    if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError) or "noauth" in lower:
         advice = "give redis.username and redis.password, or put them into the url"
     elif "ssl" in lower or "certificate" in lower:
         advice = "see redis.ssl_ca_certs and redis.ssl_check_hostname; a server without TLS wants redis://, not rediss://"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import yaml
@@ -49,7 +50,7 @@ def template() -> str:
 
 
 def _fields(
-    model: type[BaseModel], indent: str, examples: dict[str, object], left_out: tuple[str, ...] = ()
+    model: type[BaseModel], indent: str, examples: Mapping[str, object], left_out: tuple[str, ...] = ()
 ) -> list[str]:
     lines: list[str] = []
     for name, field in model.model_fields.items():

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _WIDE = 10_000
 """Columns for a reader that is no terminal: nothing is cut off or wrapped."""
+_PIECE = 1024
+"""Characters, of up to 4 bytes; 4,096 bytes is what POSIX systems write to a pipe at once."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -40,8 +42,6 @@ def _plain(value: Any) -> Any:
         return {key if isinstance(key, str) else str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
-        return str(value)
     return value
 
 
@@ -63,7 +63,11 @@ class Output:
 
     def data(self, data: Any) -> None:
         """The one JSON document."""
-        sys.stdout.write(to_json(data) + "\n")
+        text = to_json(data) + "\n"
+        # In pieces that a pipe takes whole: unbuffered (PYTHONUNBUFFERED), Python drops in silence what a single
+        # write has left over, and so would not notice that the reader has gone.
+        for start in range(0, len(text), _PIECE):
+            sys.stdout.write(text[start : start + _PIECE])
         sys.stdout.flush()
 
     def line(self, text: str, style: str | None = None) -> None:

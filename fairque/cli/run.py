@@ -71,8 +71,9 @@ class Run:
             if self.url is None:
                 return FairQueueConfig.create_default()
             return FairQueueConfig.from_dict({"redis": {"url": self.url}})
-        config = FairQueueConfig.from_yaml(self.config_file)
-        return config if self.url is None else _with_url(config, self.url)
+        if self.url is None:
+            return FairQueueConfig.from_yaml(self.config_file)
+        return _file_with_url(self.config_file, self.url)
 
     def queue(self) -> TaskQueue:
         """A queue over the configuration; use it in a ``with`` block."""
@@ -86,13 +87,16 @@ class Run:
             raise typer.Exit(int(code))
 
 
-def _with_url(config: FairQueueConfig, url: str) -> FairQueueConfig:
-    """The configuration with another server, as if the environment had named it."""
-    from fairque.core.config import RedisConfig
-    from fairque.core.config_server import yield_address
+def _file_with_url(file: Path, url: str) -> FairQueueConfig:
+    """The file, under the environment, under `url`, as if the environment had named that server and no other."""
+    from fairque.core.config import FairQueueConfig
+    from fairque.core.config_loading import Setting, over_file, read_environment, read_yaml
 
-    redis: dict[str, Any] = yield_address(config.redis.model_dump(exclude_unset=True), {"url": url})
-    return config.model_copy(update={"redis": RedisConfig(**(redis | {"url": url}))})
+    places = [("redis", name) for name in ("url", "host", "port")]
+    settings = [setting for setting in read_environment(FairQueueConfig) if setting.path not in places]
+    return FairQueueConfig.from_dict(
+        over_file(read_yaml(file).data, [*settings, Setting(("redis", "url"), "--url", url)])
+    )
 
 
 def command(

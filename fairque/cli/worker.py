@@ -46,6 +46,7 @@ def worker(
     A supervisor keeps the processes running, and gives back at once what a dead one held.
     """
     import logging
+    import sys
 
     from fairque.cli.targets import see_current_directory
     from fairque.worker.supervisor import Supervisor
@@ -57,13 +58,7 @@ def worker(
     names = tuple(modules or ())
     _check_places(names, handler)
     config = _with_changes(run.config, worker_id, max_concurrent_tasks=threads, health_port=health_port)
-    if not names and handler is None:
-        run.out.note(
-            "no MODULE and no --handler: this worker knows no functions, and leaves all tasks alone", "yellow"
-        )
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    import sys
-
     supervisor = Supervisor(
         config,
         worker_id,
@@ -81,13 +76,17 @@ def _check_places(modules: Sequence[str], handler: str | None) -> None:
     do when imported belongs into the children.
 
     Raises:
-        ConfigError: a module is missing, or the handler is not named as ``module:Class``.
+        ConfigError: nothing is named, a module is missing, or the handler is not named as ``module:Class``.
     """
     import importlib.util
 
     from fairque.cli.targets import nearest_module
     from fairque.core.exceptions import ConfigError
 
+    if not modules and handler is None:
+        raise ConfigError(
+            "name a MODULE that defines @task functions, or a --handler: this worker would know none"
+        )
     wanted = list(modules)
     if handler is not None:
         module, colon, name = handler.partition(":")
@@ -98,12 +97,10 @@ def _check_places(modules: Sequence[str], handler: str | None) -> None:
         try:
             found = importlib.util.find_spec(name)
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"there is no module {error.name!r}{nearest_module(error.name or '')}"
-            ) from None
-        except (ImportError, ValueError) as error:
-            hint = ": name its module first, without the function" if ":" in name else f": {error}"
-            raise ConfigError(f"{name!r} is no module{hint}") from None
+            missing = error.name or name
+            raise ConfigError(f"there is no module {missing!r}{nearest_module(missing)}") from None
+        except Exception as error:  # noqa: BLE001 - its package is imported, and that can raise anything
+            raise ConfigError(f"{name!r} cannot be imported: {type(error).__name__}: {error}") from None
         if found is None:
             hint = f": the module is {name.partition(':')[0]!r}" if ":" in name else nearest_module(name)
             raise ConfigError(f"there is no module {name!r}{hint}")

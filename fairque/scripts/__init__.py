@@ -17,14 +17,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from fairque.scripts import splicing
+
 Clock = Literal["server", "argument"]
 """Where scripts take the time from: the server, or in tests the caller's settings."""
 
-_HEADER = re.compile(r"^-- (KEYS|ARGV|FLAGS|INCLUDE|REPLY|ERRORS)\b ?(.*)$")
+_HEADER = re.compile(r"^-- (KEYS|ARGV|FLAGS|INCLUDE|EXPORTS|REPLY|ERRORS)\b ?(.*)$")
 _NAME = re.compile(r"^[a-z_]+$")
 # What the language and the server provide: an argument of that name would hide it from the libraries.
 _TAKEN = frozenset(
-    "and break do else elseif end false for function if in local nil not or repeat return then true until while "
+    "and break do else elseif end false for function if in local nil not or repeat return then true until while "  # noqa: SIM905 - forty quotes would hide the words
     "assert bit cjson cmsgpack error ipairs math next os pairs pcall redis select server string struct table "
     "tonumber tostring type unpack xpcall".split()
 )
@@ -106,8 +108,8 @@ def _in_order(names: list[str], clock: Clock, placed: dict[str, _Source], path: 
             placed[name] = library
 
 
-def _bind(source: _Source) -> tuple[tuple[str, ...], tuple[str, ...], bool, str]:
-    """Names of keys and arguments, whether there are more, and the Lua lines that bind them."""
+def _bind(source: _Source) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:
+    """Names of keys and arguments, the line that binds them, and that which says where the rest begins, if any."""
     keys = tuple(source.fields.get("KEYS", "").split())
     names = source.fields.get("ARGV", "").split()
     rest = bool(names) and names[-1].endswith("...")
@@ -117,10 +119,9 @@ def _bind(source: _Source) -> tuple[tuple[str, ...], tuple[str, ...], bool, str]
             raise ScriptError(f"script {source.name}: {name!r} cannot be a name")
     if not keys:
         raise ScriptError(f"script {source.name} must declare KEYS: the first is a key of its partition")
-    lines = [f"local {', '.join(fixed)} = {', '.join(f'ARGV[{i}]' for i in range(1, len(fixed) + 1))}"]
-    if rest:
-        lines.append(f"local {names[-1].removesuffix('...').upper()} = {len(fixed) + 1}")
-    return keys, fixed, rest, "\n".join(lines)
+    binding = f"local {', '.join(fixed)} = {', '.join(f'ARGV[{i}]' for i in range(1, len(fixed) + 1))}"
+    index = f"local {names[-1].removesuffix('...').upper()} = {len(fixed) + 1}" if rest else ""
+    return keys, fixed, binding, index
 
 
 def load(name: str, clock: Clock = "server") -> Script:
@@ -138,24 +139,25 @@ def load(name: str, clock: Clock = "server") -> Script:
     flags = tuple(source.fields["FLAGS"].split())
     if unknown := set(flags) - _KNOWN_FLAGS:
         raise ScriptError(f"script {name}: unknown flags {sorted(unknown)}")
-    keys, argv, rest, binding = _bind(source)
+    keys, argv, binding, rest_index = _bind(source)
     if argv[:2] != ("prefix", "settings"):
         raise ScriptError(f"script {name}: ARGV must begin with prefix settings")
     placed: dict[str, _Source] = {}
     _in_order(source.fields["INCLUDE"].split(), clock, placed)
     parts = [f"#!lua{' flags=' + ','.join(flags) if flags else ''}", binding]
-    parts += [library.body for library in placed.values()]
-    parts.append(source.body)
-    text = "\n".join(_code_only(part) for part in parts).encode()
+    constants: dict[str, str] = {}
+    parts += [_enclose(library, constants) for library in placed.values()]
+    parts.append(splicing.inline(splicing.code_only(f"{rest_index}\n{source.body}"), constants))
+    text = splicing.without_blanks(splicing.prune("\n".join(parts))).encode()
     sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-    return Script(name, source.purpose, keys, argv, rest, flags, text, sha)
+    return Script(name, source.purpose, keys, argv, bool(rest_index), flags, text, sha)
 
 
-def _code_only(part: str) -> str:
-    """Comments and blank lines stay out of the server's memory."""
-    return "\n".join(
-        line for line in part.splitlines() if line.strip() and not line.lstrip().startswith("--")
-    )
+def _enclose(library: _Source, constants: dict[str, str]) -> str:
+    try:
+        return splicing.enclose(library.body, library.fields.get("EXPORTS", "").split(), constants)
+    except ValueError as error:
+        raise ScriptError(f"lib/{library.name}.lua {error}") from None
 
 
 @cache

@@ -15,6 +15,10 @@ from typing import Any
 from fairque.core.models import Task
 from fairque.queue.operations.claims import Settlement, token_of
 
+MEMORY_BYTES = 32 << 20
+"""How many bytes of results and errors are remembered at most. What is forgotten early may run twice, and only if
+the server lost what it had acknowledged."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -32,6 +36,7 @@ class Holdings:
         self._memory_seconds = memory_seconds
         self._held: dict[bytes, Task[Any]] = {}
         self._settled: OrderedDict[bytes, tuple[float, Settlement]] = OrderedDict()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -50,12 +55,16 @@ class Holdings:
     def settle(self, settlement: Settlement, now: float) -> None:
         """A claim has ended with this settlement, which is remembered for a while."""
         self._held.pop(settlement.token, None)
+        if before := self._settled.pop(settlement.token, None):
+            self._bytes -= len(before[1].first)
         self._settled[settlement.token] = now, settlement
-        while self._settled:
-            at, _ = next(iter(self._settled.values()))
-            if at > now - self._memory_seconds:
+        self._bytes += len(settlement.first)
+        while len(self._settled) > 1:
+            at, oldest = next(iter(self._settled.values()))
+            if at > now - self._memory_seconds and self._bytes <= MEMORY_BYTES:
                 break
             self._settled.popitem(last=False)
+            self._bytes -= len(oldest.first)
 
     def tokens(self) -> tuple[bytes, ...]:
         """The tokens that are held."""
@@ -82,4 +91,5 @@ class Holdings:
         tasks = self.tasks()
         self._held.clear()
         self._settled.clear()
+        self._bytes = 0
         return tasks

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fairque.core.codec import encode_error
 from fairque.core.config import QueueConfig, WorkerConfig
+from fairque.core.events import TaskClaimed
 from fairque.core.exceptions import FairQueueError, QueueUnavailableError, TaskTimeoutError, WorkerDeadError
 from fairque.core.keys import decode
 from fairque.core.models import Task
@@ -28,7 +30,7 @@ from fairque.queue.operations.claims import Exchange, Session, Settled, Settleme
 from fairque.worker.executors.base import Executor, Outcome, RunningTask
 from fairque.worker.lease import Holdings
 from fairque.worker.page import Page
-from fairque.worker.settlements import release_of, settlement_of, tell
+from fairque.worker.settlements import claimed_event, release_of, settlement_of, tell
 from fairque.worker.slots import Slots
 from fairque.worker.waker import Waker
 
@@ -36,8 +38,11 @@ _log = logging.getLogger(__name__)
 
 AWAY_PAUSE_SECONDS = 0.25
 PROGRESS_SECONDS = 0.1
-ANNOUNCE_BEATS = 3
 DRAIN_LOOK_SECONDS = 0.1
+MIN_BEAT_SECONDS = 0.25
+MAX_SETTLEMENTS = 500
+MAX_SETTLED_BYTES = 4 << 20
+"""What one call carries at most."""
 
 
 @dataclass(slots=True)
@@ -64,18 +69,20 @@ class ControlLoop:
         self._engine, self._manager, self._executor, self._entry = engine, manager, executor, entry
         self._queue: QueueConfig = engine.config
         self._waker, self._page = waker, page
-        self._beat = self._queue.lease_seconds / 3
+        lease, unknown = self._queue.lease_seconds, self._queue.unknown_function_seconds
+        self._beat = min(lease / 3, max(MIN_BEAT_SECONDS, unknown / 6))
+        # Often enough that nobody takes a function for unknown while this worker lives.
+        self._announce_seconds = min(lease, unknown / 2)
         self._functions = functions
         self.session = self._new_session()
         self._holdings = Holdings(2 * self._queue.lease_seconds)
         self.slots = Slots(executor, entry, engine.bus, page)
         self._cancels: deque[str] = deque()
+        self._outbox: deque[_Ended] = deque()
         self._in_flight: list[_Ended] = []
-        self._again: list[Settlement] = []
         self._poked = False
         self._due: float | None = None
-        self._beats = 0
-        self._next_beat = self._next_progress = 0.0
+        self._next_beat = self._next_announcement = self._next_progress = 0.0
         self._limit: float | None = None
         self._drained = False
         self._full_claim = True
@@ -105,8 +112,9 @@ class ControlLoop:
     def join(self) -> None:
         """Take a lease."""
         self._manager.run(claims.join(self._engine, self.session))
-        self._next_beat = time.monotonic() + self._beat
         self.last_good = time.monotonic()
+        self._next_beat = self.last_good + self._beat
+        self._next_announcement = self.last_good + self._announce_seconds
         if self._page is not None:
             self._page.set_incarnation(self.session.incarnation)
             self._page.set_last_good(self.last_good)
@@ -142,28 +150,30 @@ class ControlLoop:
                 away = True
                 if self._limit is not None and time.monotonic() > self._limit:
                     _log.warning("the server is away: what could not be settled is given back by its lease")
-                    break
+                    return
                 time.sleep(AWAY_PAUSE_SECONDS)
             except FairQueueError:
                 _log.exception("the control loop goes on")
                 time.sleep(AWAY_PAUSE_SECONDS)
-        self._leave()
+        self.leave()
 
     def _turn(self) -> None:
         """One call if there is a reason for it, then sleep until there may be one."""
         now = time.monotonic()
         self._pass_on_cancels()
+        self._give_back(self.slots.withdraw_late(now))
         want = self._want()
         beat = now >= self._next_beat
         due = self._due is not None and now >= self._due
-        waiting = bool(self.slots.has_outcomes or self._again or self.session.lost)
+        waiting = bool(self.slots.has_outcomes or self._outbox or self.session.lost)
         if waiting or self._poked or beat or due or (want > 0 and self._full_claim):
             self._poked = False
             if due:
                 self._due = None
             self._exchange(want, beat)
-            if beat:
-                self._announce()
+            if beat and now >= self._next_announcement:
+                self._manager.run(claims.renew(self._engine, self.session, announce=True))
+                self._next_announcement = now + self._announce_seconds
         self._send_progress()
         self._sleep()
 
@@ -175,21 +185,33 @@ class ControlLoop:
         return max(0, self.slots.room() + prefetch)
 
     def _collect(self) -> list[_Ended]:
-        ended: list[_Ended] = []
+        """What ended since, as much of it as one call may carry."""
         for outcome in self.slots.collect():
             claim = outcome.task.claim
             if claim is None or claim.token not in self._holdings:
                 continue  # of an incarnation that is dead, or a claim that was lost
-            ended.append(_Ended(settlement_of(self._engine, outcome), outcome))
+            self._outbox.append(_Ended(settlement_of(self._engine, outcome), outcome))
+        ended: list[_Ended] = []
+        size = 0
+        while self._outbox and len(ended) < MAX_SETTLEMENTS:
+            size += len(self._outbox[0].settlement.first)
+            if ended and size > MAX_SETTLED_BYTES:
+                break
+            ended.append(self._outbox.popleft())
         return ended
+
+    def _settle(self, settlements: Iterable[Settlement]) -> None:
+        self._outbox.extend(_Ended(settlement, None) for settlement in settlements)
+
+    def _give_back(self, waiting: list[Task[Any]]) -> None:
+        self._settle(release_of(task) for task in waiting)
 
     def _exchange(self, want: int, beat: bool) -> None:
         engine, session = self._engine, self.session
-        self._fetch_lost()
+        if self._fetch_lost():
+            want = min(want, self._want())
         now = time.monotonic()
         self._in_flight = self._collect()
-        again, self._again = self._again, []
-        self._in_flight += [_Ended(settlement, None) for settlement in again]
         for ended in self._in_flight:
             self._holdings.settle(ended.settlement, now)
         exchange = self._manager.run(
@@ -207,10 +229,10 @@ class ControlLoop:
         self._full_claim = want > 0 and len(exchange.claimed) >= want
         self._take(exchange, self._in_flight)
 
-    def _fetch_lost(self) -> None:
-        """The answer to a call whose reply never came, before anything new is said."""
+    def _fetch_lost(self) -> bool:
+        """The answer to a call whose reply never came, before anything new is said; whether there was one."""
         if self.session.lost is None:
-            return
+            return False
         try:
             lost = self._manager.run(claims.fetch_lost(self.session))
         except (QueueUnavailableError, WorkerDeadError):
@@ -218,20 +240,22 @@ class ControlLoop:
         except FairQueueError:
             # The server knows nothing of that call, or cannot answer it: say it anew.
             self.session.lost = None
-            self._again += [ended.settlement for ended in self._in_flight]
+            self._outbox.extendleft(reversed(self._in_flight))
             self._in_flight = []
             raise
         if lost is not None:
             self._take(lost, self._in_flight)
+        return True
 
     def _take(self, exchange: Exchange, in_flight: list[_Ended]) -> None:
         now = self.last_good = time.monotonic()
         if self._page is not None:
             self._page.set_last_good(now)
         for ended, code in zip(in_flight, exchange.codes, strict=False):
-            self.completed += 1
             if code is Settled.RELEASED:
                 self.released += 1
+            elif ended.outcome is not None and code is not Settled.PASSED_ON:
+                self.completed += 1
             if ended.outcome is not None:
                 if code is Settled.STALE:
                     _log.warning("the outcome of task %s came too late", ended.settlement.task_id)
@@ -239,16 +263,23 @@ class ControlLoop:
         self._in_flight = []
         for task_id, token, error in exchange.malformed:
             _log.error("task %s cannot be read and becomes a dead letter: %s", task_id, error)
-            self._again.append(
-                Settlement(task_id, token, "invalid", first=encode_error(error, 0, datetime.now(UTC)))
-            )
+            first = encode_error(error, 0, datetime.now(UTC))
+            self._settle([Settlement(task_id, token, "invalid", first=first)])
         if exchange.due_in is not None:
             self._due = now + exchange.due_in
         if exchange.held is not None:
             self._reconcile(exchange)
         self._cancels.extend(decode(task_id) for task_id in exchange.cancels)
-        self.slots.start([task for task in exchange.claimed if self._holdings.take(task)])
+        self._start(exchange.claimed)
         self._pass_on_cancels()
+
+    def _start(self, claimed: tuple[Task[Any], ...]) -> None:
+        """Hand new claims to the slots; one that is held already came with a reply that was fetched twice."""
+        new = [task for task in claimed if self._holdings.take(task)]
+        if self._engine.bus.wants(TaskClaimed):
+            for task in new:
+                self._engine.bus.emit(claimed_event(task))
+        self.slots.start(new)
 
     def _reconcile(self, exchange: Exchange) -> None:
         difference = self._holdings.compare(exchange.held or ())
@@ -256,9 +287,9 @@ class ControlLoop:
             "the server's idea of what this worker holds differs: %d delivered again, %d settled again, %d lost",
             len(difference.missed), len(difference.unsettled), len(difference.lost),
         )  # fmt: skip
-        self._again.extend(difference.unsettled)
+        self._settle(difference.unsettled)
         self._abandon(difference.lost)
-        self.slots.start([task for task in difference.missed if self._holdings.take(task)])
+        self._start(difference.missed)
 
     def _abandon(self, lost: tuple[Task[Any], ...]) -> None:
         """Claims that are this worker's no longer: what waits is dropped, what runs is asked to stop."""
@@ -270,14 +301,9 @@ class ControlLoop:
         while self._cancels:
             task_id = self._cancels.popleft()
             waiting = self.slots.withdraw_task(task_id)
-            self._again += [release_of(task) for task in waiting]
+            self._give_back(waiting)
             if not waiting:
                 self._executor.cancel(task_id)
-
-    def _announce(self) -> None:
-        self._beats += 1
-        if self._beats % ANNOUNCE_BEATS == 0:
-            self._manager.run(claims.renew(self._engine, self.session, announce=True))
 
     def _send_progress(self) -> None:
         now = time.monotonic()
@@ -295,9 +321,11 @@ class ControlLoop:
             until = min(until, self._due)
         if self.slots.has_progress:
             until = min(until, self._next_progress)
+        if (late := self.slots.patience()) is not None:
+            until = min(until, late)
         if self._limit is not None:
             until = min(until, max(self._limit, now + 0.01), now + DRAIN_LOOK_SECONDS)
-        if self._again or self._poked or (self._full_claim and self._want() > 0):
+        if self._outbox or self._poked or (self._full_claim and self._want() > 0):
             return
         if not self.slots.wait(until - now) and self._limit is None:
             # Nobody called: look for work all the same, and let time do what it brings.
@@ -309,19 +337,18 @@ class ControlLoop:
         """Stop beginning; True once nothing runs, or time is up and the rest was given back."""
         if not self._drained:
             self._drained = True
-            self._again += [release_of(task) for task in self.slots.drain()]
-        if self.slots.idle and not self._again and not self._in_flight:
+            self._give_back(self.slots.drain())
+        if self.slots.idle and not self._outbox and not self._in_flight:
             return True
         if (self._limit is not None and time.monotonic() >= self._limit) or self.slots.only_stuck():
             # A thread that runs on is a daemon; its claim is given back, so its late outcome is refused.
             late = self.slots.late()
             left_over = self._executor.stop(0)
             stuck = {task.task_id for task in left_over}
-            self._again += [
-                self._give_up(task, late) for task in self._holdings.tasks() if task.task_id in stuck
-            ]
+            held = [task for task in self._holdings.tasks() if task.task_id in stuck]
+            self._settle(self._give_up(task, late) for task in held)
             self.slots.abandon()
-            if self._again or self.slots.has_outcomes:
+            while self._outbox or self.slots.has_outcomes:
                 self._exchange(0, beat=False)
             return True
         return False
@@ -339,7 +366,8 @@ class ControlLoop:
         )
         return failing(self._engine, task, error, seconds)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give the lease up, and back what it still holds."""
         try:
             self.released += self._manager.run(claims.leave(self._engine, self.session.incarnation))
         except FairQueueError as error:
@@ -351,12 +379,13 @@ class ControlLoop:
         self.slots.clear()
         for task in self._holdings.clear():
             self._executor.cancel(task.task_id, task.claim.token if task.claim else None)
-        self._in_flight, self._again = [], []
+        self._in_flight = []
+        self._outbox.clear()
         self.session = self._new_session()
         self._waker.set_key(self._engine.keys.wake(self.session.incarnation))
         self._full_claim = True
-        if self._limit is None:
-            try:
-                self.join()
-            except FairQueueError as again:
-                _log.warning("could not join again yet: %s", again)
+        try:
+            self.join()
+        except FairQueueError as again:
+            _log.warning("could not join again yet: %s", again)
+            time.sleep(AWAY_PAUSE_SECONDS)

@@ -46,7 +46,6 @@ def without_effect(config: FairQueueConfig) -> list[str]:
     for user, policy in config.users.items():
         if user == "default" or is_pattern(user):
             found.append(f"users.{user} (a policy by pattern, or for everybody else)")
-        for name in ("rate_limit", "max_queued", "group"):
-            if getattr(policy, name) is not None:
-                found.append(f"users.{user}.{name}")
+        later = ("rate_limit", "max_queued", "group")
+        found += [f"users.{user}.{name}" for name in later if getattr(policy, name) is not None]
     return found

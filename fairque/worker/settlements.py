@@ -9,6 +9,7 @@ from fairque.core.codec import encode_error
 from fairque.core.events import (
     EventBus,
     TaskCanceled,
+    TaskClaimed,
     TaskFailed,
     TaskFinished,
     TaskReleased,
@@ -62,6 +63,20 @@ def settlement_of(engine: Engine, outcome: Outcome) -> Settlement:
 def release_of(task: Task[Any]) -> Settlement:
     """The settlement that gives a task back."""
     return Settlement(encode(task.task_id), token_of(task), "release")
+
+
+def claimed_event(task: Task[Any]) -> TaskClaimed:
+    """The event of a claim."""
+    at, since = _now(), task.enqueued_at
+    waited = max(0.0, (at - since).total_seconds()) if since is not None else 0.0
+    return TaskClaimed(
+        at=at,
+        task_id=task.task_id,
+        user_id=task.user_id,
+        function=task.function,
+        attempt=task.attempt,
+        waited=waited,
+    )
 
 
 def _micros(seconds: float | None) -> int:

@@ -23,6 +23,8 @@ from fairque.worker.page import Page
 LINGER_SECONDS = 0.002
 """How long outcomes may wait for company while prefetched work keeps the slots busy."""
 MAX_PREFETCH = 500
+PATIENCE_SECONDS = 0.25
+"""How long prefetched tasks wait for a slot. Then what runs takes longer than what was measured, and they go back."""
 MEASURED = 8
 """Tasks measured before anything is prefetched."""
 SMOOTHING = 0.1
@@ -46,6 +48,7 @@ class Slots:
         self._progress: dict[bytes, Progress] = {}
         self._active = 0
         self._prefetched = 0
+        self._moved = 0.0
         self._urgent = False
         self._draining = False
         self._average, self._measured = 0.0, 0
@@ -71,6 +74,8 @@ class Slots:
             following = self._backlog.popleft() if self._backlog and not self._draining else None
             if following is None:
                 self._active -= 1
+            else:
+                self._moved = time.monotonic()
             if following is None or len(self._backlog) <= self._prefetched // 2:
                 self._urgent = True
             wake = first or self._urgent
@@ -131,6 +136,7 @@ class Slots:
             self._active += len(now)
             self._backlog.extend(later)
             self._prefetched = len(self._backlog)
+            self._moved = time.monotonic()
         for task in now:
             self._executor.submit(task)
 
@@ -153,6 +159,22 @@ class Slots:
             said = list(self._progress.values())
             self._progress.clear()
         return said
+
+    def patience(self) -> float | None:
+        """When (monotonic seconds) prefetched tasks have waited too long; None if there are none."""
+        with self._lock:
+            return self._moved + PATIENCE_SECONDS if self._backlog else None
+
+    def withdraw_late(self, now: float) -> list[Task[Any]]:
+        """Take prefetched tasks back that have waited too long; nothing is prefetched then until tasks were measured
+        anew."""
+        with self._lock:
+            if not self._backlog or now < self._moved + PATIENCE_SECONDS:
+                return []
+            waiting = list(self._backlog)
+            self._backlog.clear()
+            self._measured = 0
+        return waiting
 
     def withdraw(self, tokens: Iterable[bytes]) -> list[Task[Any]]:
         """Take prefetched tasks back by their tokens; those that were found."""

@@ -25,12 +25,11 @@ from types import FrameType
 import yaml
 
 from fairque.core.config import FairQueueConfig
-from fairque.core.exceptions import FairQueueError, WorkerDeadError
 from fairque.queue.lua_manager import LuaScriptManager
-from fairque.queue.operations import admin, claims
+from fairque.queue.operations import admin
 from fairque.queue.operations.base import Engine
-from fairque.queue.operations.claims import Session
 from fairque.worker.health import HealthServer
+from fairque.worker.liaison import Liaison
 from fairque.worker.page import Page, Phase
 from fairque.worker.policies import apply_policies
 from fairque.worker.supervised import EXIT_CONFIG, EXIT_RECYCLE
@@ -38,16 +37,28 @@ from fairque.worker.supervised import EXIT_CONFIG, EXIT_RECYCLE
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
-KILL_GRACE_SECONDS = 2.0
+KILL_GRACE_SECONDS = 0.7
+RECYCLE_GRACE_SECONDS = 5.0
+"""What a process may take beyond the time that its tasks were given to end, when all stops, or when only this process
+is replaced."""
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STEADY_SECONDS = 10.0
 """A child that lived so long starts again without a pause."""
-GIVE_BACK_TRIES = 60
+LAST_WORDS_SECONDS = 0.2
+"""How long a supervisor that is out of time goes on telling the server of its dead processes."""
+REPEAT_SECONDS = 0.1
+"""Between two signals to one process, so that they do not become one."""
+SILENT_LEASES = 0.4
+"""A process that has not been answered for so much of a lease has it renewed by the supervisor."""
 
 
 @dataclass(slots=True)
 class _Child:
-    """One place for a process. `generation` counts the processes that filled it."""
+    """One place for a process.
+
+    `told`: how often it was told to stop, last at `told_at`. `kill_at`: when it must have left by itself; `late`:
+    it was killed because it had not.
+    """
 
     place: int
     process: subprocess.Popen[bytes] | None = None
@@ -55,14 +66,16 @@ class _Child:
     started: float = 0.0
     failures: int = 0
     start_at: float = 0.0
-    next_renewal: float = 0.0
+    told: int = 0
+    told_at: float = 0.0
+    kill_at: float | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Gone:
     """A process that has ended, with the page it left."""
 
-    child: _Child | None
     process: subprocess.Popen[bytes]
     page: Page
     code: int
@@ -96,7 +109,7 @@ class Supervisor:
         self._children = [_Child(place) for place in range(processes)]
         self._leaving: list[_Child] = []
         self._gone: queues.SimpleQueue[_Gone | None] = queues.SimpleQueue()
-        self._manager: LuaScriptManager | None = None
+        self._liaison: Liaison | None = None
         self._health: HealthServer | None = None
         self._asked = 0
         self._kill_at: float | None = None
@@ -116,27 +129,30 @@ class Supervisor:
 
         Raises:
             QueueUnavailableError: no server answers at the start.
+            OSError: `health_port` is taken.
         """
-        self._manager = LuaScriptManager(self.config.redis.create_redis_client())
-        self._manager.run(admin.open_queue(self._engine))
-        apply_policies(self._manager, self._engine, self.config)
+        manager = LuaScriptManager(self.config.redis.create_redis_client())
+        manager.run(admin.open_queue(self._engine))
+        apply_policies(manager, self._engine, self.config)
+        self._liaison = Liaison(manager, self._engine)
         before = {}
         if handle_signals:
             before = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGINT)}
-        if self.entry.health_port is not None:
-            self._health = HealthServer(self.entry.health_port, self.is_healthy, self.is_ready)
-            self._health.start()
         try:
+            if self.entry.health_port is not None:
+                self._health = HealthServer(self.entry.health_port, self.is_healthy, self.is_ready)
+                self._health.start()
             self._loop()
         finally:
             for child in (*self._children, *self._leaving):
-                self._kill(child)
+                self._out_of_time(child)
             self._collect_all()
             for number, handler in before.items():
                 signal.signal(number, handler)
             if self._health is not None:
                 self._health.close()
-            self._manager.client.close()
+            now = time.monotonic()
+            self._liaison.close(max(LAST_WORDS_SECONDS, (self._kill_at or now) - now + LAST_WORDS_SECONDS))
         return 1 if self._fatal else 0
 
     def _loop(self) -> None:
@@ -150,9 +166,8 @@ class Supervisor:
                 return
             for child in (*self._children, *self._leaving):
                 self._look_after(child, now)
-            if self._kill_at is not None and now > self._kill_at:
-                for child in (*self._children, *self._leaving):
-                    self._kill(child)
+                if any(limit is not None and now > limit for limit in (self._kill_at, child.kill_at)):
+                    self._out_of_time(child)
             self._collect(TICK_SECONDS)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -165,11 +180,7 @@ class Supervisor:
         grace = (self.entry.shutdown_timeout_seconds if self._asked == 1 else 0.0) + KILL_GRACE_SECONDS
         limit = time.monotonic() + grace
         self._kill_at = limit if self._kill_at is None else min(self._kill_at, limit)
-        for child in (*self._children, *self._leaving):
-            if child.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.process.send_signal(signal.SIGTERM)
-        self._gone.put(None)
+        self._gone.put(None)  # the loop tells the children, also those that it is just starting
 
     # -- children
 
@@ -198,7 +209,7 @@ class Supervisor:
                 process.stdin.flush()
         now = time.monotonic()
         child.process, child.page, child.started = process, page, now
-        child.next_renewal = now + self._engine.config.lease_seconds / 3
+        child.told, child.late = 0, False
         threading.Thread(target=self._wait_for, args=(process, page, now), daemon=True).start()
         _log.info("worker process %d started as pid %d", child.place, process.pid)
 
@@ -211,16 +222,20 @@ class Supervisor:
 
     def _wait_for(self, process: subprocess.Popen[bytes], page: Page, started: float) -> None:
         code = process.wait()
-        child = next((c for c in (*self._children, *self._leaving) if c.process is process), None)
-        self._gone.put(_Gone(child, process, page, code, started))
+        self._gone.put(_Gone(process, page, code, started))
 
     def _look_after(self, child: _Child, now: float) -> None:
         process, page = child.process, child.page
         if process is None or page is None:
             return
+        if child.told < min(self._asked, 2) and now >= child.told_at + REPEAT_SECONDS:
+            child.told, child.told_at = child.told + 1, now
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
         if page.recycle and child in self._children and not self._asked:
             # Its replacement starts at once; the old one finishes what it has.
-            old = _Child(child.place, process, page, child.started, next_renewal=child.next_renewal)
+            limit = now + self.entry.shutdown_timeout_seconds + RECYCLE_GRACE_SECONDS
+            old = _Child(child.place, process, page, child.started, kill_at=limit)
             self._leaving.append(old)
             child.process, child.page, child.start_at = None, None, now
             self.restarts += 1
@@ -229,20 +244,13 @@ class Supervisor:
             _log.error("worker process %d is stalled and is killed", process.pid)
             self._kill(child)
             return
-        if now >= child.next_renewal and page.incarnation and not _is_stopped(process.pid):
-            child.next_renewal = now + self._engine.config.lease_seconds / 3
-            self._renew(page)
+        silent = now - page.last_good > SILENT_LEASES * self._engine.config.lease_seconds
+        if silent and page.incarnation and self._liaison is not None and not _is_stopped(process.pid):
+            self._liaison.keep_alive(page.incarnation, now)
 
-    def _renew(self, page: Page) -> None:
-        if self._manager is None:
-            return
-        session = Session(slots=0, incarnation=page.incarnation)
-        try:
-            self._manager.run(claims.renew(self._engine, session))
-        except WorkerDeadError:
-            _log.debug("incarnation %s is not alive; its process starts anew by itself", page.incarnation)
-        except FairQueueError as error:
-            _log.warning("the lease of a worker process could not be renewed: %s", error)
+    def _out_of_time(self, child: _Child) -> None:
+        child.late = True
+        self._kill(child)
 
     def _kill(self, child: _Child) -> None:
         if child.process is not None:
@@ -268,16 +276,18 @@ class Supervisor:
         if gone.process.stdin is not None:
             with contextlib.suppress(OSError):
                 gone.process.stdin.close()
+        old = next((c for c in self._leaving if c.process is gone.process), None)
+        child = next((c for c in self._children if c.process is gone.process), None)
         incarnation, begun = gone.page.incarnation, [task.token for task in gone.page.begun()]
-        if incarnation and gone.code not in (0, EXIT_RECYCLE):
+        if gone.code in (0, EXIT_RECYCLE) or any(c is not None and c.late for c in (old, child)):
+            begun = []  # it left in order, or ran out of time to: no task is to blame
+        elif incarnation:
             _log.error(
                 "worker process %d ended with %s; %d of its tasks had begun",
                 gone.process.pid, _describe(gone.code), len(begun),
             )  # fmt: skip
-        if incarnation:
-            self._give_back(incarnation, begun)
-        old = next((c for c in self._leaving if c.process is gone.process), None)
-        child = next((c for c in self._children if c.process is gone.process), None)
+        if incarnation and self._liaison is not None:
+            self._liaison.give_back(incarnation, begun)
         if old is not None:
             self._leaving.remove(old)
         if child is not None:
@@ -298,21 +308,6 @@ class Supervisor:
                 self.stop()
         elif pause and not self._asked:
             _log.warning("worker process %d starts again in %.1f s", child.place, pause)
-
-    def _give_back(self, incarnation: str, begun: list[bytes]) -> None:
-        if self._manager is None:
-            return
-        for _ in range(GIVE_BACK_TRIES):
-            try:
-                count = self._manager.run(claims.leave(self._engine, incarnation, begun))
-            except FairQueueError as error:
-                _log.warning("could not give back the tasks of %s yet: %s", incarnation, error)
-                time.sleep(0.5)
-                continue
-            if count:
-                _log.info("%d tasks of the ended process were queued again", count)
-            return
-        _log.error("the tasks of %s are given back when its lease ends", incarnation)
 
     # -- health
 

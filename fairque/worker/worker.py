@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
@@ -97,6 +98,7 @@ class Worker:
         self._health: HealthServer | None = None
         self._out = threading.Event()
         self._stop_within: float | None = None
+        self._error: Exception | None = None
         self.recycling = False
 
     # -- starting
@@ -107,15 +109,38 @@ class Worker:
         Raises:
             QueueUnavailableError: no server answers.
             ConfigError: a module is missing, or processes cannot be made.
+            OSError: `health_port` is taken.
         """
-        if self._thread is not None:
+        if self._manager is not None:
             raise ConfigError("this worker was started before: make a new one")
         import_modules(self.modules)
+        with ExitStack() as undo:  # a start that fails leaves nothing behind
+            loop = self._prepare(undo)
+            undo.pop_all()
+        self._thread = threading.Thread(target=self._run_loop, name="fairque-loop", daemon=True)
+        self._thread.start()
+        self._watch = threading.Thread(target=self._look_after, name="fairque-watch", daemon=True)
+        self._watch.start()
+        if self._page is not None and self._stop_within is None:
+            self._page.set_phase(Phase.READY)
+        self.events.emit(
+            WorkerStarted(at=self._now(), worker_id=self.entry.id, incarnation=loop.session.incarnation)
+        )
+        _log.info(
+            "worker %s is ready: %d slots, pid %d",
+            self.entry.id,
+            self.entry.max_concurrent_tasks,
+            os.getpid(),
+        )
+
+    def _prepare(self, undo: ExitStack) -> ControlLoop:
+        """Everything but the threads that serve; `undo` takes it back."""
         entry = self.entry
-        self._manager = LuaScriptManager(self.config.redis.create_redis_client())
-        self._manager.run(admin.open_queue(self._engine))
+        manager = self._manager = LuaScriptManager(self.config.redis.create_redis_client())
+        undo.callback(manager.client.close)
+        manager.run(admin.open_queue(self._engine))
         if self._page is None:  # else the supervisor has done so
-            apply_policies(self._manager, self._engine, self.config)
+            apply_policies(manager, self._engine, self.config)
         executor = self._executor = create_executor(
             entry.executor,
             entry.max_concurrent_tasks,
@@ -127,27 +152,19 @@ class Worker:
         functions = (*default_registry().names(), *([""] if self._handler is not None else []))
         block = max(0.1, min(entry.poll_interval_seconds, self.config.queue.lease_seconds / 3))
         waker = self._waker = Waker(self.config.redis, block, self._hear)
-        loop = self._loop = ControlLoop(
-            self._engine, self._manager, executor, entry, waker, functions, self._page
-        )
-        executor.start(loop.slots)
-        loop.join()
-        if self._stop_within is not None:  # asked while it was starting
-            loop.stop(self._stop_within)
-        waker.start(self._engine.keys.wake(loop.session.incarnation))
-        self._thread = threading.Thread(target=self._run_loop, name="fairque-loop", daemon=True)
-        self._thread.start()
-        self._watch = threading.Thread(target=self._look_after, name="fairque-watch", daemon=True)
-        self._watch.start()
+        loop = self._loop = ControlLoop(self._engine, manager, executor, entry, waker, functions, self._page)
         if entry.health_port is not None:
             self._health = HealthServer(entry.health_port, self.is_healthy, self.is_ready)
             self._health.start()
-        if self._page is not None and self._stop_within is None:
-            self._page.set_phase(Phase.READY)
-        self.events.emit(
-            WorkerStarted(at=self._now(), worker_id=entry.id, incarnation=loop.session.incarnation)
-        )
-        _log.info("worker %s is ready: %d slots, pid %d", entry.id, entry.max_concurrent_tasks, os.getpid())
+            undo.callback(self._health.close)
+        executor.start(loop.slots)
+        undo.callback(executor.stop, 0)
+        loop.join()
+        undo.callback(loop.leave)
+        if self._stop_within is not None:  # asked while it was starting
+            loop.stop(self._stop_within)
+        waker.start(self._engine.keys.wake(loop.session.incarnation))
+        return loop
 
     def _hear(self, message: bytes) -> None:
         if self._loop is not None:
@@ -162,8 +179,9 @@ class Worker:
             return
         try:
             loop.run()
-        except Exception:  # noqa: BLE001 - whatever it is, the process must say so and go
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process must say so and go
             _log.exception("the control loop ended; the worker's tasks are given back by its lease")
+            self._error = error
         finally:
             executor.stop(0)
             if self._waker is not None:
@@ -263,7 +281,7 @@ class Worker:
     def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, and leave; a second signal gives everything back at once.
 
-        Raises: as `start`.
+        Raises: as `start`, and what ended it otherwise.
         """
         asked = 0
 
@@ -278,6 +296,8 @@ class Worker:
             self.start()
             while not self._out.wait(0.5):
                 pass
+            if self._error is not None:
+                raise self._error
         except FairQueueError:
             self.ask_to_stop(0.0)
             raise

@@ -19,7 +19,9 @@ FILE = re.compile(r"<!-- file: (\S+) -->\n```python\n(.*?)```", re.DOTALL)
 
 @pytest.mark.timeout(90)
 @pytest.mark.leaves_keys("fq:functions", "fq:state:finished")
-def test_the_first_example_prints_what_the_readme_says(server: ServerProcess, tmp_path: Path, flushed: object) -> None:
+def test_the_first_example_prints_what_the_readme_says(
+    server: ServerProcess, tmp_path: Path, flushed: object
+) -> None:
     text = README.read_text()
     files = dict(FILE.findall(text))
     assert set(files) == {"jobs.py", "push.py"}

@@ -213,7 +213,7 @@ class Reference:
             t.sparse = t.tag <= self.mark
         if task.job.priority == CRITICAL:
             # What is given back together keeps its order.
-            earlier = takewhile(lambda other: other.enqueued < task.enqueued, t.critical)
+            earlier = takewhile(lambda other: other.enqueued <= task.enqueued, t.critical)
             t.critical.insert(sum(1 for _ in earlier) if at_head else len(t.critical), task)
         else:
             insort(t.normal, (task.enqueued - task.job.priority * self.aging, task.job.task_id.encode(), task))

@@ -20,7 +20,7 @@ HEARTBEAT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """`tasks` tasks of a user at a time, each of which runs for `seconds`."""
+    """`tasks` tasks of a user at a time, each of which runs for `seconds` and costs `cost`."""
 
     at: float
     user: str
@@ -28,16 +28,18 @@ class Arrival:
     tasks: int = 1
     function: str = "f"
     priority: int = 3
+    cost: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start of a task: when, whose, how long it had waited and how long it will run."""
+    """One start of a task: when, whose, how long it had waited, how long it will run, and its cost."""
 
     at: float
     user: str
     waited: float
     seconds: float
+    cost: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Simulation:
     _events: list[tuple[float, int, Arrival | Action | str | None]] = field(default_factory=list)
     _serial: count[int] = field(default_factory=count)
     _names: count[int] = field(default_factory=count)
-    _waiting: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _waiting: dict[str, Arrival] = field(default_factory=dict)
     _running: dict[str, tuple[str, float]] = field(default_factory=dict)
     _starts: list[Start] = field(default_factory=list)
 
@@ -122,16 +124,18 @@ class Simulation:
             self.scheduler.push(micros, jobs)
         free = self.slots - len(self._running)
         for claim in self.scheduler.exchange(micros, worker, outcomes, free, beat=beat).claimed:
-            pushed, seconds = self._waiting.pop(claim.task_id)
-            self._running[claim.task_id] = claim.user, seconds
-            self._starts.append(Start(now, claim.user, now - pushed, seconds))
-            self.at(round(now + seconds, 6), claim.task_id)
+            arrival = self._waiting.pop(claim.task_id)
+            self._running[claim.task_id] = claim.user, arrival.seconds
+            self._starts.append(Start(now, claim.user, now - arrival.at, arrival.seconds, arrival.cost))
+            self.at(round(now + arrival.seconds, 6), claim.task_id)
 
     def _jobs(self, arrival: Arrival) -> list[Job]:
         jobs: list[Job] = []
         for _ in range(arrival.tasks):
-            job = Job(f"t{next(self._names)}", arrival.user, arrival.function, arrival.priority)
-            self._waiting[job.task_id] = arrival.at, arrival.seconds
+            job = Job(
+                f"t{next(self._names)}", arrival.user, arrival.function, arrival.priority, round(arrival.cost * 1000)
+            )
+            self._waiting[job.task_id] = arrival
             jobs.append(job)
         return jobs
 

@@ -6,8 +6,8 @@ Each row of the table in docs/fairness.md is one test, for 1, 2, 5 and 20 slots 
 
 from __future__ import annotations
 
-import math
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 
@@ -106,10 +106,9 @@ def test_fresh_names_gain_nothing(client: redis.Redis, mode: str, slots: int) ->
 @every_slots
 @both_modes
 def test_long_tasks_against_short_ones(client: redis.Redis, mode: str, slots: int) -> None:
-    report = run(
-        client, mode, slots, 12_000 / slots,
-        [Arrival(0, "long", seconds=34, tasks=400), Arrival(0, "short", tasks=8000)],
-    )  # fmt: skip
+    until = max(600, 6000 / slots)
+    arrivals = [Arrival(0, "long", seconds=34, tasks=400), Arrival(0, "short", tasks=7000)]
+    report = run(client, mode, slots, until, arrivals)
     seconds = report.seconds()
     share = seconds["long"] / sum(seconds.values())
     show("long against short", mode, slots, f"{share:.1%} of the worker-seconds for the long ones")
@@ -170,33 +169,39 @@ def test_being_held_back_earns_no_credit(client: redis.Redis, mode: str, slots: 
     assert 0.45 <= share <= 0.55
 
 
-def service_by_weight(report: Report, mode: str, spans: list[tuple[float, float, Mapping[str, float]]]) -> float:
-    """Jain's index over service ÷ weight, added up over spans of time with the weights of each."""
-    got: dict[str, float] = dict.fromkeys(spans[0][2], 0.0)
-    for since, before, weights in spans:
-        service: Mapping[str, float] = (
-            report.count(since, before) if mode == "round_robin" else report.seconds(since, before)
-        )
-        for user, weight in weights.items():
-            got[user] += service.get(user, 0) / weight
-    return jain(got.values())
+def service(report: Report, mode: str, since: float, before: float) -> dict[str, float]:
+    """What each user got in a span of time: starts, or the run time of what was started then."""
+    got: dict[str, float] = defaultdict(float)
+    for start in report.starts:
+        if since <= start.at < before:
+            got[start.user] += start.cost if mode == "round_robin" else start.seconds
+    return got
 
 
-def weighted(client: redis.Redis, mode: str, slots: int, first: dict[str, float], then: dict[str, float], tasks: int) -> float:
-    """Jain's index of a load of `tasks` tasks whose weights change half-way."""
-    half = tasks / slots / 2
+def weighted(
+    client: redis.Redis,
+    mode: str,
+    slots: int,
+    half: float,
+    first: Mapping[str, float],
+    then: Mapping[str, float],
+    arrivals: Iterable[Arrival],
+) -> float:
+    """Jain's index over service ÷ weight under weights that change half-way, added up over both halves."""
     actions = [(0.0, policy(user, weight=weight)) for user, weight in first.items()]
     actions += [(half, policy(user, weight=weight)) for user, weight in then.items()]
-    total = {user: first[user] / sum(first.values()) + then[user] / sum(then.values()) for user in first}
-    arrivals = [Arrival(0, user, tasks=math.ceil(share * tasks / 2) + 50) for user, share in total.items()]
     report = run(client, mode, slots, 2 * half, arrivals, actions=actions)
-    return service_by_weight(report, mode, [(0, half, first), (half, 2 * half, then)])
+    before, after = service(report, mode, 0, half), service(report, mode, half, 2 * half)
+    return jain(before[user] / first[user] + after[user] / then[user] for user in first)
 
 
 @every_slots
 @both_modes
 def test_weights_divide_the_service(client: redis.Redis, mode: str, slots: int) -> None:
-    index = weighted(client, mode, slots, {"a": 1, "b": 2, "c": 5}, {"a": 5, "b": 1, "c": 2}, 1600)
+    first, then = {"a": 1, "b": 2, "c": 5}, {"a": 5, "b": 1, "c": 2}
+    index = weighted(
+        client, mode, slots, 800 / slots, first, then, [Arrival(0, user, tasks=1600) for user in first]
+    )  # fmt: skip
     show("weights 1, 2, 5, changed half-way", mode, slots, f"Jain {index:.4f}")
     assert index >= 0.99
 
@@ -204,10 +209,18 @@ def test_weights_divide_the_service(client: redis.Redis, mode: str, slots: int) 
 @every_slots
 @both_modes
 def test_extreme_weights_divide_the_service(client: redis.Redis, mode: str, slots: int) -> None:
-    first = {"a": 1.0, "b": 2.0, "c": 5.0, "d": 0.01, "e": 100.0}
-    then = {"a": 5.0, "b": 1.0, "c": 2.0, "d": 100.0, "e": 0.01}
-    # In each half, the lightest is due exactly one task.
-    index = weighted(client, mode, slots, first, then, 21_602)
+    first = {"small": 1, "b": 2, "c": 5, "rises": 0.01, "falls": 100}
+    then = {"small": 0.01, "b": 5, "c": 2, "rises": 100, "falls": 1}
+    half = round(10 * sum(first.values()) / slots)
+    # At weight 0.01 a tenth of a task of 1 s is due in each half, so it takes small tasks to show that it is given. (Who
+    # has just been served 1 s at weight 100 and falls to 0.01 owes that second: it is next after 100 s of the others.)
+    arrivals = [Arrival(0, "small", seconds=0.01, cost=0.01, function="small", tasks=1200)]
+    arrivals += [Arrival(0, user, tasks=200) for user in ("b", "c")]
+    arrivals += [Arrival(0, "falls", tasks=1200)]
+    arrivals += [Arrival(0, "rises", seconds=0.01, cost=0.01, function="small", tasks=100)]
+    # Not behind what was meant for the other weight.
+    arrivals += [Arrival(half, "rises", tasks=1200, priority=6)]
+    index = weighted(client, mode, slots, half, first, then, arrivals)
     show("weights 0.01 to 100, changed half-way", mode, slots, f"Jain {index:.4f}")
     assert index >= 0.99
 
@@ -250,19 +263,37 @@ def test_batches_decide_one_task_at_a_time(client: redis.Redis, slots: int) -> N
     assert starts == "ABC" * 100
 
 
+LIGHT = [f"light{i}" for i in range(20)]
+
+
+def light_waits(client: redis.Redis, mode: str, slots: int, at: float, before: Iterable[Arrival] = ()) -> float:
+    """The p99 wait of 20 light tenants with 10 tasks each, that come 10 ms after 5,000 tasks of a noisy one."""
+    arrivals = [*before, Arrival(at, "noisy", seconds=0.001, tasks=5000)]
+    arrivals += [Arrival(at + 0.01, user, seconds=0.001, tasks=10) for user in LIGHT]
+    report = run(client, mode, slots, at + 2, arrivals)
+    waits = sorted(start.waited for start in report.starts if start.user in LIGHT and start.at >= at)
+    assert len(waits) == 200
+    return waits[197]
+
+
 @every_slots
 @both_modes
 def test_a_noisy_neighbour_is_not_heard(client: redis.Redis, mode: str, slots: int) -> None:
-    arrivals = [
-        Arrival(0, "noisy", seconds=0.001, tasks=5000),
-        *(Arrival(0.01, f"light{i}", seconds=0.001, tasks=10) for i in range(20)),
-    ]
-    report = run(client, mode, slots, 6, arrivals)
-    waits = sorted(wait for i in range(20) for wait in report.waits(f"light{i}"))
-    assert len(waits) == 200
-    p99, limit = waits[197], 2 * 200 * 0.001 / slots
+    # worker_time knows what such tasks take: each tenant has been measured before.
+    known = [Arrival(0, user, seconds=0.001, tasks=10) for user in ["noisy", *LIGHT]]
+    p99 = light_waits(client, mode, slots, 10, known if mode == "worker_time" else [])
+    limit = 2 * 200 * 0.001 / slots
     show("noisy neighbour", mode, slots, f"light tenants' p99 wait {p99:.4f} s, limit {limit:.4f} s")
     assert p99 <= limit
+
+
+@every_slots
+def test_a_noisy_neighbour_with_an_unknown_function(client: redis.Redis, slots: int) -> None:
+    """Tasks of a function that was never seen are taken to cost 1 s: the bound of a newcomer's wait has that in it."""
+    p99 = light_waits(client, "worker_time", slots, 0)
+    bound = 20 * (1 + 1) / slots
+    show("noisy neighbour, unknown function", "worker_time", slots, f"p99 wait {p99:.4f} s, bound {bound:.1f} s")
+    assert p99 <= bound
 
 
 def largest_lag(report: Report, one: str, other: str) -> float:
@@ -283,8 +314,10 @@ def largest_lag(report: Report, one: str, other: str) -> float:
 def test_lag_stays_within_the_published_bound(client: redis.Redis, slots: int) -> None:
     dice = random.Random(11)
     mixed = [Arrival(0, "mixed", seconds=100 if dice.random() < 0.1 else 1) for _ in range(1500)]
-    report = run(client, "worker_time", slots, 10_000 / slots, [*mixed, Arrival(0, "even", tasks=8000)])
+    until = max(1000, 6000 / slots)
+    report = run(client, "worker_time", slots, until, [*mixed, Arrival(0, "even", tasks=12_000)])
     assert report.count()["mixed"] < 1500
+    assert report.count()["even"] < 12_000
     lag, bound = largest_lag(report, "mixed", "even"), (2 * slots + 1) * (100 + 1)
     show("0.1 of 100 s + 0.9 of 1 s against 1 s", "worker_time", slots, f"lag {lag:.0f} s, bound {bound} s")
     assert lag <= bound

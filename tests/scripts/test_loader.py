@@ -60,8 +60,7 @@ def test_a_script_gets_its_flags_its_names_and_its_body(write: Write) -> None:
     assert code(script) == [
         "#!lua flags=allow-oom",
         "local prefix, settings, name = ARGV[1], ARGV[2], ARGV[3]",
-        "local ITEMS = 4",
-        "return {name, ITEMS}",
+        "return {name, 4}",
     ]
     assert script.sha == hashlib.sha1(script.source, usedforsecurity=False).hexdigest()
 
@@ -78,13 +77,13 @@ def test_libraries_stand_before_what_needs_them_and_once(write: Write) -> None:
         lib_right="-- INCLUDE base left\nlocal right = left",
         lib_base="local base = 1",
     )
-    body = code(load("demo"))[3:]
-    assert body == ["local base = 1", "local left = base", "local right = left", "return {name, ITEMS}"]
+    body = code(load("demo"))[2:]
+    assert body == ["local base = 1", "local left = base", "local right = left", "return {name, 4}"]
 
 
 def test_comments_and_blank_lines_are_left_out(write: Write) -> None:
     write(demo=GOOD.format(include="base"), lib_base="-- why\n\nlocal a = 1\n  -- inside\nlocal b = 2\n")
-    assert code(load("demo"))[3:-1] == ["local a = 1", "local b = 2"]
+    assert code(load("demo"))[2:-1] == ["local a = 1", "local b = 2"]
 
 
 def test_the_clock_is_chosen_by_the_caller(write: Write) -> None:
@@ -180,3 +179,43 @@ def test_reads_are_marked_so() -> None:
 def test_the_server_compiles_every_script(flushed: redis.Redis, clock: scripts.Clock) -> None:
     for script in load_all(clock).values():
         assert flushed.script_load(script.source) == script.sha
+
+
+def test_constants_are_written_out_but_not_in_strings(write: Write) -> None:
+    write(
+        demo=GOOD.format(include="base").replace("return {name, ITEMS}", "return {A, B, 'A', x.A, BB}"),
+        lib_base="-- EXPORTS t\nlocal A, B =\n  1, '>d'\nlocal t = {[A] = B}",
+    )
+    assert code(load("demo"))[2:] == [
+        "local t",
+        "do",
+        "t = {[1] = '>d'}",
+        "end",
+        "return {1, '>d', 'A', x.A, BB}",
+    ]
+
+
+def test_what_a_library_exports_is_declared_before_its_block(write: Write) -> None:
+    write(
+        demo=GOOD.format(include="base"),
+        lib_base="-- EXPORTS a b\nlocal a = 1\nlocal function b()\n  return a\nend",
+    )
+    assert code(load("demo"))[2:6] == ["local a, b", "do", "a = 1", "function b()"]
+    write(lib_base="-- EXPORTS c\nlocal a = 1")
+    scripts._library.cache_clear()
+    with pytest.raises(ScriptError, match=r"lib/base\.lua exports c, which it declares 0 times"):
+        load("demo")
+
+
+def test_functions_that_nothing_leads_to_are_left_out(write: Write) -> None:
+    write(
+        demo=GOOD.format(include="base").replace("return {name, ITEMS}", "return t.used()"),
+        lib_base=(
+            "-- EXPORTS t\nlocal t = {}\nlocal function deep() return 1 end\nlocal function lost() return 2 end\n"
+            "function t.used()\n  if true then return deep() end\nend\nfunction t.unused()\n  return lost()\nend"
+        ),
+    )
+    text = load("demo").source.decode()
+    assert "deep" in text
+    assert "unused" not in text
+    assert "lost" not in text

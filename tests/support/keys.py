@@ -17,12 +17,18 @@ LASTING_KEYS = (
     "stats",
     "clock",
     "policies",
+    "estimates",
+    "functions",
     "schedules",
     "schedules:due",
+    # Registries of what is kept for its TTL; the sweep takes out what has expired.
+    "state:finished",
+    "state:canceled",
+    # While a worker lives. The reaper takes them when it does not.
     "workers",
-    "ready:*",
-    "idle",
-    "ahead",
+    "workers:dead",
+    "waiters",
+    "worker:*",
 )
 
 NO_TTL = -1

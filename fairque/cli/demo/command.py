@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,7 +123,7 @@ def _report_place(chosen: Path | None) -> Path:
 
 
 @contextlib.contextmanager
-def _private_server() -> Iterator[str]:
+def _private_server() -> Generator[str]:
     """A server for the length of a ``with`` block, whose data goes with it; yields its URL.
 
     The user's settings are out of sight in it: neither their server nor their queue is touched.
@@ -140,7 +140,7 @@ def _private_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _without_settings() -> Iterator[None]:
+def _without_settings() -> Generator[None]:
     hidden: dict[str, str] = {
         name: os.environ.pop(name) for name in [*os.environ] if name.startswith("FAIRQUE_")
     }
@@ -151,7 +151,7 @@ def _without_settings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
+def _signals_raise() -> Generator[None]:
     """SIGTERM leaves like Ctrl-C: through every ``finally``."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> Any:

@@ -34,7 +34,7 @@ class Screen:
         self._out, self._title, self._total = out, title, total
         self._events: list[str] = []
         self._lock = threading.Lock()
-        self._begun = time.monotonic()
+        self._begun = time.monotonic()  # until the stage says when it began
         self._next_line = 0.0
         self._live: Any = None
         self._progress: Any = None
@@ -76,6 +76,7 @@ class Screen:
 
     def show(self, tally: Tally, passed: float) -> None:
         """The numbers, `passed` seconds after the start of the stage."""
+        self._begun = time.monotonic() - passed
         if self._live is not None:
             self._progress.update(self._bar, completed=tally.done)
             self._live.update(self._frame(tally), refresh=True)

@@ -6,9 +6,10 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from fairque.cli.demo import tasks
 from fairque.cli.demo.load import SMALL_AFTER_SECONDS, Plan
 from fairque.cli.demo.tally import Tally
 from fairque.core.config import FairQueueConfig
-from fairque.core.exceptions import FairQueueError, QueueUnavailableError
+from fairque.core.exceptions import QueueUnavailableError
 from fairque.core.models import Task
 from fairque.core.states import TaskState
 from fairque.queue.queue import TaskQueue
@@ -196,31 +197,26 @@ class _Running:
 
 
 @contextlib.contextmanager
-def _supervised(config: FairQueueConfig, tell: Callable[[str], None]) -> Iterator[_Running]:
+def _supervised(config: FairQueueConfig, tell: Callable[[str], None]) -> Generator[_Running]:
     """A supervisor with one worker process, for the length of a ``with`` block. What it logs is told."""
-    import sys
-
-    running = _Running(
-        Supervisor(
-            config,
-            modules=[tasks.__name__],
-            processes=1,
-            path=[path for path in sys.path if path],
-            log_level=logging.CRITICAL,
+    with _heard(tell):
+        running = _Running(
+            Supervisor(
+                config,
+                modules=[tasks.__name__],
+                processes=1,
+                path=[path for path in sys.path if path],
+                log_level=logging.CRITICAL,
+            )
         )
-    )
-    try:
-        with _heard(tell):
+        try:
             yield running
+        finally:
             running.stop()
-    finally:
-        if running.is_alive:
-            with contextlib.suppress(FairQueueError):
-                running.stop()
 
 
 @contextlib.contextmanager
-def _heard(tell: Callable[[str], None]) -> Iterator[None]:
+def _heard(tell: Callable[[str], None]) -> Generator[None]:
     """What `fairque` logs as an error within a ``with`` block is told, and not printed."""
 
     class Teller(logging.Handler):

@@ -1,4 +1,5 @@
 -- INCLUDE prelude keys now
+-- EXPORTS clock
 -- One read and one write a call of all that is global: time, virtual time and the sums under it.
 -- `last` makes time strictly increasing, so that first in, first out is exact and a clock that steps back gives nothing.
 --

@@ -1,3 +1,4 @@
+-- EXPORTS keys
 -- Every key name, as in core/keys.py (a test holds the two equal). Parts arrive percent-encoded.
 local keys = {
   clock = prefix .. ':clock',

@@ -1,4 +1,5 @@
 -- INCLUDE prelude keys record clock tenants
+-- EXPORTS leases
 -- Incarnations and what they hold. A running count changes only together with its entry here.
 -- An entry is the token, a mark ('1': a cancel was asked for), whether by the lane, and the user.
 local leases = {}

@@ -1,3 +1,4 @@
+-- EXPORTS server_now
 -- Time in tests: the caller's, behind the other settings, so that hours run in seconds.
 local function server_now()
   return (struct.unpack('>d', settings, 74))

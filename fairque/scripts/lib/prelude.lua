@@ -1,3 +1,4 @@
+-- EXPORTS call refuse conf
 -- What every script shares: its settings and its way to refuse.
 -- A script that refuses has written nothing, since Lua does not roll back: validate, compute, then write.
 local call = redis.call

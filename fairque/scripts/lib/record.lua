@@ -1,11 +1,12 @@
 -- INCLUDE prelude keys
+-- EXPORTS record
 -- The packed task record, as in core/record.py. A record is read whole or head only; what is written back is the
 -- fixed header: names and body never change.
 local HEAD = '>BBBBHHHHBBHHBBI4dddddc16c11'
 local HEAD_SIZE = 91
-local HEAD_AND_NAMES = HEAD_SIZE + 256 + 256 + 8 + 255
-local NO_TOKEN = string.rep('\0', 16)
-local NO_HOLDER = string.rep('-', 11)
+local HEAD_AND_NAMES = 866
+local NO_TOKEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local NO_HOLDER = '-----------'
 local CANCEL, LANE, LONE, WATCHED, UNKNOWN, ERRORS = 1, 2, 4, 8, 16, 32
 local EXPIRED, BY_CALLER, NO_RETRIES, GAVE_UP, CRASHED, NOBODY, DISCARDED, MOVED, DEPENDENCY, INVALID =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10

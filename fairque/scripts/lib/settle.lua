@@ -1,4 +1,5 @@
 -- INCLUDE prelude keys states record clock tenants stats tasks leases
+-- EXPORTS settle
 -- How a claim ends. Each settle is fenced by the claim's token and answers with a code (queue/operations/claims.py):
 -- 0 stale, 1 finished, 2 retried, 3 failed, 4 released, 5 snoozed, 6 canceled, 7 given back for others.
 -- An outcome that has been recorded (its reply was lost) is told by its token and kind, and answered as it was then.

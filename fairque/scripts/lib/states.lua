@@ -1,3 +1,4 @@
+-- EXPORTS STATE_NAMES TRANSITIONS
 -- The states and their transitions: the copy of core/states.py (a test holds the two equal).
 local QUEUED, STARTED, DEFERRED, SCHEDULED, FINISHED, FAILED, CANCELED = 1, 2, 3, 4, 5, 6, 7
 local STATE_NAMES = {'queued', 'started', 'deferred', 'scheduled', 'finished', 'failed', 'canceled'}

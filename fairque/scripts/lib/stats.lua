@@ -1,4 +1,5 @@
 -- INCLUDE prelude keys
+-- EXPORTS stats
 -- Counters of the whole queue, added up during a call and written once.
 local stats = {counts = {}}
 

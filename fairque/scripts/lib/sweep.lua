@@ -1,4 +1,5 @@
 -- INCLUDE prelude keys states record clock tenants stats tasks leases settle wake
+-- EXPORTS sweep
 -- What time alone brings: due tasks, expired tasks, dead workers. Every call of a worker does a little of it.
 local PROMOTE, EXPIRE, REAP = 200, 100, 100
 local sweep = {}

@@ -1,4 +1,5 @@
 -- INCLUDE prelude keys states record clock tenants stats wake
+-- EXPORTS tasks
 -- What every transition does: the registry of states, the user's queues, the counters, the watchers.
 local CRITICAL = 6
 local HEADS = 32

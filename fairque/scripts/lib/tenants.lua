@@ -1,4 +1,5 @@
 -- INCLUDE prelude keys record clock
+-- EXPORTS tenants
 -- The fair scheduler: start-time fair queueing over tenants (docs/fairness.md; tests/model/reference.py is the same
 -- algorithm in Python, and a property test compares every decision).
 --
@@ -119,6 +120,18 @@ local function contribute(t, weight, running)
   t.counted_weight, t.counted_running = weight, running
 end
 
+-- After each move of virtual time: those whom it passed no longer count.
+local function drop_passed()
+  while true do
+    local first = call('ZRANGE', keys.ahead, 0, 0, 'WITHSCORES')
+    if not first[1] or tonumber(first[2]) > clock.virtual then return end
+    local t = tenants.get(first[1])
+    call('ZREM', keys.ahead, first[1])
+    t.ahead = false
+    contribute(t, 0, 0)
+  end
+end
+
 local function put(set, t, wanted, had, tag_moved)
   if wanted then
     if not had or tag_moved then call('ZADD', set, t.tag, t.user) end
@@ -133,8 +146,8 @@ function tenants.place(t)
   local claimable = t.critical + t.normal > 0 and not t.paused and (t.cap == 0 or t.running < t.cap)
   local was_ready, was_sparse, was_ahead = t.ready, t.in_sparse, t.ahead
   if claimable and not t.ready then
-    local front = clock.front()
-    clock.settle(front)
+    clock.settle((clock.front()))
+    drop_passed()
     local entry = math.min(clock.virtual, clock.mark + next_charge(t) / (t.weight / 1000))
     if entry > t.tag then t.tag = entry end
     t.floor = entry
@@ -150,18 +163,6 @@ function tenants.place(t)
   put(keys.ready_sparse, t, t.in_sparse, was_sparse, moved)
   put(keys.ahead, t, t.ahead, was_ahead, moved)
   t.placed = t.tag
-end
-
--- After each move of virtual time: those whom it passed no longer count.
-local function drop_passed()
-  while true do
-    local first = call('ZRANGE', keys.ahead, 0, 0, 'WITHSCORES')
-    if not first[1] or tonumber(first[2]) > clock.virtual then return end
-    local t = tenants.get(first[1])
-    call('ZREM', keys.ahead, first[1])
-    t.ahead = false
-    contribute(t, 0, 0)
-  end
 end
 
 -- Virtual time moves by the service given to counted tenants over their weight, in steps that drop each one whom it

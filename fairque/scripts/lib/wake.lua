@@ -1,4 +1,5 @@
 -- INCLUDE prelude keys clock record
+-- EXPORTS wake
 -- Who blocks on a list, and what is put there. Idle workers are woken one at a time: whoever claims and sees that more
 -- is ready wakes the next.
 local WATCH_LIMIT = 10000

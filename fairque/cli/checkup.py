@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Any, Literal, TypeAlias
 
 import redis
+from redis.exceptions import AuthenticationError, AuthorizationError
 
 from fairque.cli.words import size, span
 from fairque.core.config import FairQueueConfig
@@ -90,7 +91,7 @@ def _unreachable(config: FairQueueConfig, error: Exception) -> Finding:
     text = str(error) or type(error).__name__
     address = config.redis.address
     lower = text.lower()
-    if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError) or "noauth" in lower:
+    if isinstance(error, AuthenticationError | AuthorizationError) or "noauth" in lower:
         advice = "give redis.username and redis.password, or put them into the url"
     elif "ssl" in lower or "certificate" in lower:
         advice = "see redis.ssl_ca_certs and redis.ssl_check_hostname; a server without TLS wants redis://, not rediss://"

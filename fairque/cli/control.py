@@ -76,24 +76,23 @@ def _print(out: Output, found: QueueStats, health: QueueHealth, users: list[User
         out.line("")
         out.table(["event", ">count"], sorted(found.counters.items()), title="Since the beginning")
     out.line("")
-    rows = [
-        (
-            worker.incarnation,
-            worker.fields.get("worker_id", ""),
-            worker.fields.get("kind", "worker"),
-            worker.fields.get("host", ""),
-            worker.fields.get("pid", ""),
-            worker.running,
-            span(worker.lease_left),
-        )
-        for worker in found.workers
-    ]
-    if rows:
-        out.table(
-            ["incarnation", "worker", "kind", "host", ">pid", ">running", ">lease left"],
-            rows,
-            title="Workers",
-        )
+    if found.workers:
+        # What a worker tells of itself depends on its version: a column that nobody fills is left out.
+        told = [
+            name for name in ("host", "pid", "executor") if any(name in one.fields for one in found.workers)
+        ]
+        rows = [
+            (
+                one.incarnation,
+                one.fields.get("worker_id", ""),
+                one.fields.get("kind", ""),
+                *(one.fields.get(name, "") for name in told),
+                one.running,
+                span(one.lease_left),
+            )
+            for one in found.workers
+        ]
+        out.table(["incarnation", "worker", "kind", *told, ">running", ">lease left"], rows, title="Workers")
     else:
         out.line("No worker is alive.")
     if users:

@@ -96,6 +96,11 @@ class Keys:
         return f"{self.prefix}:functions"
 
     @property
+    def passed(self) -> str:
+        """Scheduled tasks that a worker gave back because it lacks their function, by when it was last looked at."""
+        return f"{self.prefix}:passed"
+
+    @property
     def workers(self) -> str:
         """Incarnations by lease deadline."""
         return f"{self.prefix}:workers"

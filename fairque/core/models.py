@@ -47,10 +47,10 @@ _ID_CHARS = bytes((string.digits + string.ascii_letters).encode()[byte % 62] for
 
 
 def new_task_id() -> str:
-    """22 random characters of ``0-9A-Za-z``: 130 bits, so ids made anywhere never meet."""
+    """16 random characters of ``0-9A-Za-z``: 95 bits, so ids made anywhere never meet, in little memory."""
     # One byte a character: the first 8 characters of the alphabet are a little likelier, which costs less
     # than one bit in all, and this is six times faster than arithmetic on one large number.
-    return os.urandom(22).translate(_ID_CHARS).decode()
+    return os.urandom(16).translate(_ID_CHARS).decode()
 
 
 @dataclass(frozen=True, slots=True)

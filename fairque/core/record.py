@@ -20,8 +20,10 @@ from enum import IntEnum, IntFlag
 
 from fairque.core.states import TaskState
 
-VERSION = 1
-HEADER = struct.Struct(">BBBBHHHHBBHHBBIddddd16s11s")
+WAITING, CLAIMED = 1, 2
+"""The versions: a task that was never claimed has no place for a claim, which saves 35 bytes of each that waits."""
+HEADER = struct.Struct(">BBBBHHHHBBHHBBIdddd")
+CLAIM = struct.Struct(">d16s11s")
 NO_TOKEN = bytes(16)
 INCARNATION_CHARS = 11
 NO_HOLDER = b"-" * INCARNATION_CHARS
@@ -120,8 +122,8 @@ def pack_new(
     names = user.encode(), function.encode(), dedup.encode()
     return (
         HEADER.pack(
-            VERSION, 0, priority, 0, 0, 0, max_retries, 0, 0, 0, len(names[0]), len(names[1]), len(op),
-            len(names[2]), cost, 0.0, 0.0, 0.0, expires, 0.0, NO_TOKEN, NO_HOLDER,
+            WAITING, 0, priority, 0, 0, 0, max_retries, 0, 0, 0, len(names[0]), len(names[1]), len(op),
+            len(names[2]), cost, 0.0, 0.0, 0.0, expires,
         )
         + names[0] + names[1] + op + names[2] + body
     )  # fmt: skip
@@ -129,8 +131,7 @@ def pack_new(
 
 def token_in(data: bytes) -> bytes:
     """The token of the claim, also of a record whose names or body are malformed."""
-    *_, token, _holder = HEADER.unpack_from(data)
-    return bytes(token)
+    return bytes(CLAIM.unpack_from(data, HEADER.size)[1]) if data[0] == CLAIMED else NO_TOKEN
 
 
 def unpack(data: bytes) -> Record:
@@ -139,19 +140,24 @@ def unpack(data: bytes) -> Record:
     Raises:
         ValueError: the bytes are not a record of this version.
     """
-    if len(data) < HEADER.size or data[0] != VERSION:
-        raise ValueError(f"not a task record of version {VERSION}")
+    version = data[0] if data else 0
+    size = HEADER.size + (CLAIM.size if version == CLAIMED else 0)
+    if version not in (WAITING, CLAIMED) or len(data) < size:
+        raise ValueError(f"not a task record of version {WAITING} or {CLAIMED}")
     (
         _version, state, priority, flags, attempt, retries, max_retries, run, crashes, reason, user_size,
-        function_size, op_size, dedup_size, cost, created, enqueued, entered, expires, charged, token, holder,
+        function_size, op_size, dedup_size, cost, created, enqueued, entered, expires,
     ) = HEADER.unpack_from(data)  # fmt: skip
-    user_end = HEADER.size + user_size
+    charged, token, holder = (
+        CLAIM.unpack_from(data, HEADER.size) if version == CLAIMED else (0.0, NO_TOKEN, NO_HOLDER)
+    )
+    user_end = size + user_size
     function_end = user_end + function_size
     op_end = function_end + op_size
     body = op_end + dedup_size
     return Record(
         TaskState.from_code(state), priority, flags, attempt, retries, max_retries, run, crashes, Reason(reason),
         cost, int(created), int(enqueued), int(entered), int(expires), charged, token, holder.decode(),
-        data[HEADER.size : user_end].decode(), data[user_end:function_end].decode(), data[function_end:op_end],
+        data[size:user_end].decode(), data[user_end:function_end].decode(), data[function_end:op_end],
         data[op_end:body].decode(), data[body:],
     )  # fmt: skip

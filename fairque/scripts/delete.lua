@@ -22,6 +22,7 @@ for i = IDS, #ARGV do
       end
       call('ZREM', keys.state(STATE_NAMES[rec.state]), id)
       tasks.forget_expiry(id, rec)
+      if record.has(rec, UNKNOWN) then call('ZREM', keys.passed, id) end
       tenants.place(t)
       stats.add('deleted')
     end

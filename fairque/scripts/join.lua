@@ -8,7 +8,8 @@
 local known = call('ZSCORE', keys.workers, incarnation)
 if not known then clock.slots = clock.slots + tonumber(slots) end
 call('ZADD', keys.workers, clock.now + conf.lease, incarnation)
-call('HSET', keys.worker(incarnation), 'slots', slots, 'fields', fields, 'started', string.format('%.17g', clock.now))
+call('HSET', keys.worker(incarnation), 'slots', slots, 'fields', fields, 'functions', functions, 'started',
+  string.format('%.17g', clock.now))
 for _, name in ipairs(cmsgpack.unpack(functions)) do
   call('ZADD', keys.functions, clock.now, name)
 end

@@ -42,6 +42,7 @@ if clock.now - clock.swept > conf.lease / 12 then
   sweep.expire()
 end
 sweep.promote()
+if want ~= '0' then sweep.take_back(incarnation) end
 
 -- What the caller and the server think that it holds.
 local cancels, held_by_server = {}, {}
@@ -109,7 +110,7 @@ local function start_one(t, by_lane)
   if by_lane then record.mark(rec, LANE) else record.unmark(rec, LANE) end
   t.waited = t.waited + math.max(0, clock.now - rec.enqueued) / 1000000
   tasks.move(id, rec, STARTED, clock.now)
-  record.save(id, rec)
+  record.save_claimed(id, rec)
   leases.hold(incarnation, id, rec)
   deliver(deliveries, id, rec)
   bytes = bytes + #rec.data

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from fairque.queue.queue import TaskQueue
 from fairque.worker.worker import Worker
 from tests.support import executor_tasks, worker_tasks
 from tests.support.servers import ServerProcess
-from tests.support.workers import Heard, Workshop, until
+from tests.support.workers import Heard, Workshop, probe, until
 
 
 def test_sync_and_async_functions_run_and_give_results(workshop: Workshop) -> None:
@@ -272,14 +270,6 @@ def test_stop_lets_tasks_finish_and_gives_the_rest_back_unused(workshop: Worksho
     for handle in (long, queued):
         handle.cancel()
     workshop.assert_settled()
-
-
-def probe(port: int, path: str) -> int:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
 
 
 def test_health_is_told_over_http(workshop: Workshop) -> None:

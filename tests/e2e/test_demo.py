@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -70,9 +69,9 @@ def test_the_demo_is_fair_loses_nothing_and_leaves_only_its_page(valkey_path: Pa
     assert [path.name for path in short_dir.iterdir()] == ["fairque-demo.html"]
     text = Path(told["report"]).read_text()
     assert not re.search(r"""(?:src|href)=|url\(|@import|<script|<link""", text), "it loads nothing"
-    assert re.findall(r"https?://[^\"'<> ]+", text) == ["http://www.w3.org/2000/svg"] * 2
+    assert "://" not in text
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
-        ET.fromstring(svg)
+        ET.fromstring(svg)  # noqa: S314 - the demo has just written it
     for tenant in told["tenants"]:
         assert tenant["tenant"] in text
 
@@ -193,7 +192,3 @@ def test_waits_as_they_are_shown() -> None:
     assert [seconds_text(value) for value in (math.nan, 0.0123, 0.58, 3.14, 21.7)] == [
         "–", "12 ms", "580 ms", "3.1 s", "22 s",
     ]  # fmt: skip
-
-
-def test_nothing_of_the_demo_runs_in_threads_when_it_is_only_imported() -> None:
-    assert [thread.name for thread in threading.enumerate() if "demo" in thread.name] == []

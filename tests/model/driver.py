@@ -114,7 +114,8 @@ class Driver:
         flow = claims.settle_and_claim(
             self.engine, session, want=want, settlements=settlements, holding=holding, users=users
         )
-        return self._run(now, self._see(flow))
+        exchange: Exchange = self._run(now, self._see(flow))
+        return exchange
 
     def _see(self, flow: Flow[claims.Exchange]) -> Flow[Exchange]:
         """What an exchange decided. Tasks as users get them do not tell what they were charged; records do."""
@@ -124,10 +125,12 @@ class Driver:
         except Exception as error:
             flow.throw(error)
             raise
+        exchange: claims.Exchange | None = None
         try:
             flow.send(reply)
         except StopIteration as stop:
-            exchange: claims.Exchange = stop.value
+            exchange = stop.value
+        assert exchange is not None, "an exchange is one call"
         deliveries: list[bytes] = reply[2]
         claimed: list[Claimed] = []
         for task_id, data in zip(deliveries[::2], deliveries[1::2], strict=True):
@@ -179,7 +182,10 @@ class Driver:
             for i, user in enumerate(users)
         }
         flags = {user: _TENANT.unpack(per_user[3 * i])[0] for i, user in enumerate(users)}
-        view = View(
+        for flag, members in ((_READY, ready), (_AHEAD, ahead)):
+            told = {user for user in users if flags[user] & flag}
+            assert told == set(_tags(members)), "what records say differs from the sets"
+        return View(
             virtual=virtual,
             mark=mark,
             generation=int(generation),
@@ -195,9 +201,6 @@ class Driver:
             ahead=_tags(ahead),
             held=dict(Counter(decode(entry[_HELD_USER:].decode()) for entries in held for entry in entries)),
         )
-        assert {user for user in users if flags[user] & _READY} == set(view.ready), "records and the ready set differ"
-        assert {user for user in users if flags[user] & _AHEAD} == set(view.ahead), "records and the ahead set differ"
-        return view
 
 
 def _tags(pairs: list[tuple[bytes, float]]) -> dict[str, float]:

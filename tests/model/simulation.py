@@ -133,7 +133,11 @@ class Simulation:
         jobs: list[Job] = []
         for _ in range(arrival.tasks):
             job = Job(
-                f"t{next(self._names)}", arrival.user, arrival.function, arrival.priority, round(arrival.cost * 1000)
+                f"t{next(self._names)}",
+                arrival.user,
+                arrival.function,
+                arrival.priority,
+                round(arrival.cost * 1000),
             )
             self._waiting[job.task_id] = arrival
             jobs.append(job)

@@ -1,7 +1,7 @@
 """What the scheduler promises, on the real scripts in simulated time, with the default settings.
 
-Each row of the table in docs/fairness.md is one test, for 1, 2, 5 and 20 slots where it applies. Every figure is printed
-(`pytest -s`) beside what it must be.
+Each row of the table in docs/fairness.md is one test, for 1, 2, 5 and 20 slots where it applies. Every figure is
+printed (`pytest -s`) beside what it must be.
 """
 
 from __future__ import annotations
@@ -121,9 +121,7 @@ def test_long_tasks_against_short_ones(client: redis.Redis, mode: str, slots: in
 
 @pytest.mark.parametrize("slots", [2, 5, 10, 20])
 @both_modes
-def test_a_lone_long_task_does_not_hold_virtual_time_back(
-    client: redis.Redis, mode: str, slots: int
-) -> None:
+def test_a_lone_long_task_does_not_hold_virtual_time_back(client: redis.Redis, mode: str, slots: int) -> None:
     arrivals = [
         Arrival(0, "A", seconds=1000, function="long"),
         Arrival(0, "B", tasks=120 * slots),
@@ -161,9 +159,7 @@ def test_being_held_back_earns_no_credit(client: redis.Redis, mode: str, slots: 
     tasks = 100 * slots + 800
     arrivals = [Arrival(0, "x", tasks=tasks), Arrival(0, "y", tasks=tasks)]
     held = policy("x", cap=1) if how == "capped" else policy("x", paused=True)
-    report = run(
-        client, mode, slots, 101 + 1000 / slots, arrivals, actions=[(0, held), (100, policy("x"))]
-    )
+    report = run(client, mode, slots, 101 + 1000 / slots, arrivals, actions=[(0, held), (100, policy("x"))])
     share = share_of_next(report, "x", 100, 1000)
     show(f"{how} for 100 s, then freed", mode, slots, f"{share:.1%}")
     assert 0.45 <= share <= 0.55
@@ -212,8 +208,8 @@ def test_extreme_weights_divide_the_service(client: redis.Redis, mode: str, slot
     first = {"small": 1, "b": 2, "c": 5, "rises": 0.01, "falls": 100}
     then = {"small": 0.01, "b": 5, "c": 2, "rises": 100, "falls": 1}
     half = round(10 * sum(first.values()) / slots)
-    # At weight 0.01 a tenth of a task of 1 s is due in each half, so it takes small tasks to show that it is given. (Who
-    # has just been served 1 s at weight 100 and falls to 0.01 owes that second: it is next after 100 s of the others.)
+    # At weight 0.01 a tenth of a task of 1 s is due in each half, so it takes small tasks to show that it is given.
+    # (Who has just been served 1 s at weight 100 and falls to 0.01 owes that second: it waits for 100 s of others.)
     arrivals = [Arrival(0, "small", seconds=0.01, cost=0.01, function="small", tasks=1200)]
     arrivals += [Arrival(0, user, tasks=200) for user in ("b", "c")]
     arrivals += [Arrival(0, "falls", tasks=1200)]
@@ -230,13 +226,17 @@ def test_extreme_weights_divide_the_service(client: redis.Redis, mode: str, slot
 def test_a_newcomer_gets_the_first_free_slot(client: redis.Redis, mode: str, slots: int) -> None:
     dice = random.Random(7)
     # Unequal tasks, so that slots get free one by one.
-    heavies = [Arrival(0, f"h{i}", seconds=round(dice.uniform(0.5, 1.5), 3)) for i in range(200) for _ in range(20)]
+    heavies = [
+        Arrival(0, f"h{i}", seconds=round(dice.uniform(0.5, 1.5), 3)) for i in range(200) for _ in range(20)
+    ]
     # By then each of the 200 has been served, so that none of them is new itself.
     comes = 1000.3 / slots
     report = run(client, mode, slots, 1200 / slots, [*heavies, Arrival(comes, "new")])
     free = min(start.at for start in report.starts if start.at >= comes) - comes
     (wait,) = report.waits("new")
-    show("newcomer among 200 backlogs", mode, slots, f"waits {wait:.3f} s, first free slot after {free:.3f} s")
+    show(
+        "newcomer among 200 backlogs", mode, slots, f"waits {wait:.3f} s, first free slot after {free:.3f} s"
+    )
     assert wait == pytest.approx(free)
 
 
@@ -266,7 +266,9 @@ def test_batches_decide_one_task_at_a_time(client: redis.Redis, slots: int) -> N
 LIGHT = [f"light{i}" for i in range(20)]
 
 
-def light_waits(client: redis.Redis, mode: str, slots: int, at: float, before: Iterable[Arrival] = ()) -> float:
+def light_waits(
+    client: redis.Redis, mode: str, slots: int, at: float, before: Iterable[Arrival] = ()
+) -> float:
     """The p99 wait of 20 light tenants with 10 tasks each, that come 10 ms after 5,000 tasks of a noisy one."""
     arrivals = [*before, Arrival(at, "noisy", seconds=0.001, tasks=5000)]
     arrivals += [Arrival(at + 0.01, user, seconds=0.001, tasks=10) for user in LIGHT]
@@ -292,7 +294,12 @@ def test_a_noisy_neighbour_with_an_unknown_function(client: redis.Redis, slots: 
     """Tasks of a function that was never seen are taken to cost 1 s: the bound of a newcomer's wait has that in it."""
     p99 = light_waits(client, "worker_time", slots, 0)
     bound = 20 * (1 + 1) / slots
-    show("noisy neighbour, unknown function", "worker_time", slots, f"p99 wait {p99:.4f} s, bound {bound:.1f} s")
+    show(
+        "noisy neighbour, unknown function",
+        "worker_time",
+        slots,
+        f"p99 wait {p99:.4f} s, bound {bound:.1f} s",
+    )
     assert p99 <= bound
 
 

@@ -185,6 +185,7 @@ class Pair:
     now: int = 1_000_000
     before: View | None = None
     names: Iterator[int] = field(default_factory=count)
+    story: list[tuple[Any, ...]] = field(default_factory=list)
 
     def both(self, call: str, *arguments: Any, **options: Any) -> Any:
         """The same call of both; both answer the same, or both are refused."""
@@ -195,7 +196,7 @@ class Pair:
             except WorkerDeadError:
                 answers.append(WorkerDeadError)
         expected, got = answers
-        note(f"at {self.now}: {call} {arguments} {options} -> {expected}")
+        self.story.append((self.now, call, arguments, options, expected))
         assert got == expected, f"{call}: the scripts answer {got}, the model {expected}"
         self.compare()
         return expected
@@ -284,7 +285,7 @@ def client(server: ServerProcess) -> Iterator[redis.Redis]:
     deadline=None,
     derandomize=not THOROUGH,
     print_blob=THOROUGH,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )
 @given(
@@ -299,8 +300,13 @@ def test_scripts_decide_as_the_model(
 ) -> None:
     pair = Pair(Reference(config), Driver(client, config))
     pair.both("join", slots)
-    for step in [*first, *steps]:
-        pair.apply(step)
+    try:
+        for step in [*first, *steps]:
+            pair.apply(step)
+    except AssertionError:
+        for now, call, arguments, options, answer in pair.story:
+            note(f"at {now}: {call} {arguments} {options} -> {answer}")
+        raise
 
 
 def test_entering_drops_those_whom_virtual_time_passes(client: redis.Redis) -> None:
@@ -322,7 +328,7 @@ def test_entering_drops_those_whom_virtual_time_passes(client: redis.Redis) -> N
     pair.both("push", [Job("c1", "c", "long"), *(Job(f"{user}{i}", user) for user in "ab" for i in range(5))])
     pair.both("exchange", 1, want=1, users=("c",))
     pair.both("exchange", 1, want=3)
-    assert set(pair.model.view().ahead) == {"b", "c"}
+    assert set(pair.model.view().ahead) == {"c"}
     pair.now += 40_000_000
     ended = [Outcome("a0", "finish", 40.0), Outcome("a1", "finish", 40.0), Outcome("b0", "finish", 1.0)]
     pair.both("exchange", 1, ended)

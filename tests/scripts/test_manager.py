@@ -129,9 +129,8 @@ def test_a_read_only_server_is_unavailable(
     server = new_server()
     queue = facades.make(config(server.url))
     life(queue)
-    with server.configured(**{"min-replicas-to-write": "1"}):
-        with pytest.raises(QueueUnavailableError):
-            queue.push(Task.create(payload=1))
+    with server.configured(**{"min-replicas-to-write": "1"}), pytest.raises(QueueUnavailableError):
+        queue.push(Task.create(payload=1))
     life(queue)
     assert map_error(ReadOnlyError("x"), "push") is not None
 

@@ -6,6 +6,7 @@ import ast
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,18 +144,18 @@ def random_record(rng: random.Random) -> Record:
 
 
 def pack(rec: Record) -> bytes:
-    """The bytes of any record, from what pack_new makes."""
+    """The bytes of any record of a task that was claimed, from what pack_new makes."""
     data = record.pack_new(
         rec.user, rec.function, rec.body, priority=rec.priority, max_retries=rec.max_retries, cost=rec.cost,
         expires=rec.expires, op=rec.op, dedup=rec.dedup,
     )  # fmt: skip
     sizes = record.HEADER.unpack_from(data)[10:14]
     head = record.HEADER.pack(
-        1, rec.state.code, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run, rec.crashes,
+        record.CLAIMED, rec.state.code, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run, rec.crashes,
         rec.reason, *sizes, rec.cost, float(rec.created), float(rec.enqueued), float(rec.entered), float(rec.expires),
-        rec.charged, rec.token, rec.holder.encode(),
     )  # fmt: skip
-    return head + data[record.HEADER.size :]
+    claim = record.CLAIM.pack(rec.charged, rec.token, rec.holder.encode())
+    return head + claim + data[record.HEADER.size :]
 
 
 def test_a_record_goes_through_lua_and_comes_back_the_same(lua: Lua) -> None:
@@ -165,6 +166,25 @@ def test_a_record_goes_through_lua_and_comes_back_the_same(lua: Lua) -> None:
         assert record.unpack(data) == rec
         assert record.token_in(data) == rec.token
         assert lua("record", "return record.whole(record.parse(ARGV[3]))", data) == data
+
+
+def test_a_record_grows_by_the_claim_and_is_the_same_otherwise(lua: Lua, flushed: redis.Redis) -> None:
+    data = record.pack_new(
+        "alice", "m:f", b"body", priority=3, max_retries=2, cost=1000, op=b"8 bytes.", dedup="d"
+    )
+    data = data[:1] + b"\x01" + data[2:]  # queued
+    flushed.set("fq:task:t", data)
+    code = (
+        "local rec = record.load_whole('t') rec.token, rec.charged = '%s', 1.5 record.save_claimed('t', rec)"
+        " rec.charged = 2.5 record.save_claimed('t', rec) return record.whole(rec)"
+    )
+    whole = lua("record", code % ("t" * 16))
+    assert flushed.get("fq:task:t") == whole
+    assert len(whole) == len(data) + record.CLAIM.size
+    before, after = record.unpack(data), record.unpack(whole)
+    assert (before.token, before.charged) == (record.NO_TOKEN, 0)
+    assert after == replace(before, token=b"t" * 16, charged=2.5)
+    flushed.delete("fq:task:t")
 
 
 def test_lua_reads_the_fields_that_python_wrote(lua: Lua) -> None:
@@ -188,9 +208,10 @@ def test_lua_reads_the_fields_that_python_wrote(lua: Lua) -> None:
 
 
 def test_sizes_and_empty_values_are_the_same(lua: Lua) -> None:
-    found = lua("record", "return {HEAD_SIZE, HEAD_AND_NAMES, NO_TOKEN, NO_HOLDER}")
+    found = lua("record", "return {WAITING_SIZE, CLAIMED_SIZE, HEAD_AND_NAMES, NO_TOKEN, NO_HOLDER}")
     names = 2 * record.MAX_NAME_BYTES + 8 + record.MAX_DEDUP_BYTES
-    assert found == [record.HEADER.size, record.HEADER.size + names, record.NO_TOKEN, record.NO_HOLDER]
+    head = record.HEADER.size + record.CLAIM.size
+    assert found == [record.HEADER.size, head, head + names, record.NO_TOKEN, record.NO_HOLDER]
 
 
 def test_flags_and_reasons_have_the_same_numbers(lua: Lua) -> None:
@@ -207,7 +228,7 @@ def test_flags_and_reasons_have_the_same_numbers(lua: Lua) -> None:
 
 def test_what_is_no_record_is_nothing_to_lua(lua: Lua) -> None:
     good = pack(random_record(random.Random(3)))
-    for data in (b"", b"x", good[: record.HEADER.size - 1], b"\x02" + good[1:], b"\x80\x04" + b"." * 200):
+    for data in (b"", b"x", good[: record.HEADER.size - 1], b"\x03" + good[1:], b"\x80\x04" + b"." * 200):
         assert lua("record", "return record.parse(ARGV[3]) and 1 or 0", data) == 0
         with pytest.raises(ValueError, match="record"):
             record.unpack(data)

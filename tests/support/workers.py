@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,15 @@ def child_pids(pid: int) -> list[int]:
             if int(fields[1]) == pid and fields[0] != b"Z":
                 found.append(int(entry.name))
     return found
+
+
+def probe(port: int, path: str) -> int:
+    """The status that the health server answers with."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 class Supervised:

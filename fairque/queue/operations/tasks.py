@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,7 @@ from fairque.queue.operations.records import to_task
 
 T = TypeVar("T")
 PAGE = 1000
+_CURSOR = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)/(\d{1,9})")  # a score, and how many of it have been seen
 CHUNK = 500
 
 
@@ -119,9 +121,10 @@ def page(
         raise InvalidTaskError(f"a page has 1 to {PAGE} tasks, not {limit}")
     start, skip = "-inf", "0"
     if cursor is not None:
-        start, found, skip = cursor.partition("/")
-        if not found or not skip.isdecimal():
+        found = _CURSOR.fullmatch(cursor)
+        if found is None:
             raise InvalidTaskError(f"{cursor!r} is no cursor: pass the one that the page before came with")
+        start, skip = found.groups()
     reply = yield engine.call("list_tasks", source, encode(user) if user else "", start, skip, limit)
     at_end = reply[0] == b""
     items: list[Task[Any]] = []

@@ -9,6 +9,7 @@ local keys = {
   estimates = prefix .. ':estimates',
   expiring = prefix .. ':expiring',
   functions = prefix .. ':functions',
+  passed = prefix .. ':passed',
   workers = prefix .. ':workers',
   dead = prefix .. ':workers:dead',
   waiters = prefix .. ':waiters',

@@ -1,9 +1,11 @@
 -- INCLUDE prelude keys
 -- EXPORTS record
 -- The packed task record, as in core/record.py. A record is read whole or head only; what is written back is the
--- fixed header: names and body never change.
-local HEAD = '>BBBBHHHHBBHHBBI4dddddc16c11'
-local HEAD_SIZE = 91
+-- head: names and body never change. The head grows once, by the claim, when the task is first claimed.
+local HEAD = '>BBBBHHHHBBHHBBI4dddd'
+local CLAIM = '>dc16c11'
+local WAITING, CLAIMED = 1, 2
+local WAITING_SIZE, CLAIMED_SIZE = 56, 91
 local HEAD_AND_NAMES = 866
 local NO_TOKEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_HOLDER = '-----------'
@@ -13,14 +15,18 @@ local EXPIRED, BY_CALLER, NO_RETRIES, GAVE_UP, CRASHED, NOBODY, DISCARDED, MOVED
 local record = {}
 
 function record.parse(data)
-  if #data < HEAD_SIZE or string.byte(data) ~= 1 then return nil end
-  local rec = {}
-  local version
+  local version = string.byte(data)
+  if not (version == WAITING and #data >= WAITING_SIZE or version == CLAIMED and #data >= CLAIMED_SIZE) then return nil end
+  local rec = {size = WAITING_SIZE, charged = 0, token = NO_TOKEN, holder = NO_HOLDER}
   version, rec.state, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run, rec.crashes,
     rec.reason, rec.user_size, rec.function_size, rec.op_size, rec.dedup_size, rec.cost, rec.created, rec.enqueued,
-    rec.entered, rec.expires, rec.charged, rec.token, rec.holder = struct.unpack(HEAD, data)
-  local at = HEAD_SIZE + rec.user_size
-  rec.user = string.sub(data, HEAD_SIZE + 1, at)
+    rec.entered, rec.expires = struct.unpack(HEAD, data)
+  if version == CLAIMED then
+    rec.size = CLAIMED_SIZE
+    rec.charged, rec.token, rec.holder = struct.unpack(CLAIM, data, WAITING_SIZE + 1)
+  end
+  local at = rec.size + rec.user_size
+  rec.user = string.sub(data, rec.size + 1, at)
   rec.func = string.sub(data, at + 1, at + rec.function_size)
   rec.rest = at + rec.function_size
   rec.data = data
@@ -36,10 +42,12 @@ function record.dedup(rec)
   return string.sub(rec.data, at + 1, at + rec.dedup_size)
 end
 
-function record.head(rec)
-  return struct.pack(HEAD, 1, rec.state, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run,
+local function head(rec, version)
+  local packed = struct.pack(HEAD, version, rec.state, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run,
     rec.crashes, rec.reason, rec.user_size, rec.function_size, rec.op_size, rec.dedup_size, rec.cost, rec.created,
-    rec.enqueued, rec.entered, rec.expires, rec.charged, rec.token, rec.holder)
+    rec.enqueued, rec.entered, rec.expires)
+  if version == WAITING then return packed end
+  return packed .. struct.pack(CLAIM, rec.charged, rec.token, rec.holder)
 end
 
 -- The head of a task, or nil if there is none or it is not a record.
@@ -56,13 +64,25 @@ function record.load_whole(id)
   return record.parse(data)
 end
 
+local function version_of(rec)
+  return rec.size == CLAIMED_SIZE and CLAIMED or WAITING
+end
+
 function record.save(id, rec)
-  call('SETRANGE', keys.task(id), 0, record.head(rec))
+  call('SETRANGE', keys.task(id), 0, head(rec, version_of(rec)))
+end
+
+-- For a task that is claimed, which was loaded whole: the first time, its head grows.
+function record.save_claimed(id, rec)
+  if rec.size == CLAIMED_SIZE then return record.save(id, rec) end
+  rec.data = head(rec, CLAIMED) .. string.sub(rec.data, WAITING_SIZE + 1)
+  rec.size, rec.rest = CLAIMED_SIZE, rec.rest + CLAIMED_SIZE - WAITING_SIZE
+  call('SET', keys.task(id), rec.data)
 end
 
 -- The record as it is now, of one that was loaded whole.
 function record.whole(rec)
-  return record.head(rec) .. string.sub(rec.data, HEAD_SIZE + 1)
+  return head(rec, version_of(rec)) .. string.sub(rec.data, rec.size + 1)
 end
 
 function record.has(rec, flag)

@@ -1,4 +1,4 @@
--- INCLUDE prelude keys states record clock tenants stats tasks leases
+-- INCLUDE prelude keys states record clock tenants stats tasks leases wake
 -- EXPORTS settle
 -- How a claim ends. Each settle is fenced by the claim's token and answers with a code (queue/operations/claims.py):
 -- 0 stale, 1 finished, 2 retried, 3 failed, 4 released, 5 snoozed, 6 canceled, 7 given back for others.
@@ -13,7 +13,6 @@ local APPLIED = {
   discard = {[CANCELED] = WAS_CANCELED},
 }
 local CRASHES_ALONE = 3
-local UNKNOWN_DELAY = 1000000
 local settle = {}
 
 -- The claim's slot, cap and charge are left; what follows says where the task goes.
@@ -89,22 +88,45 @@ function settle.discard(id, rec, t, seconds, error, ttl)
   return WAS_CANCELED
 end
 
--- The worker lacks the function: others may have it. Without any for a while, it is a dead letter.
+-- Until when a task waits for somebody who has its function.
+local function patience(rec)
+  return math.max(tonumber(call('ZSCORE', keys.functions, rec.func) or 0), rec.enqueued) + conf.unknown
+end
+
+-- The worker lacks the function. The task is kept for those who have it, who find it with their next call
+-- (sweep.take_back), so that it does not go round among those who lack it. Without any for a while, it is a dead letter.
 function settle.pass_on(id, rec, t, error)
   leases.drop(rec.holder, id)
   tenants.give_back(t, rec)
   record.unmark(rec, LANE)
   record.mark(rec, UNKNOWN)
   rec.charged, rec.attempt, rec.token = 0, rec.attempt - 1, NO_TOKEN
-  local announced = tonumber(call('ZSCORE', keys.functions, rec.func) or 0)
-  if clock.now - math.max(announced, rec.enqueued) > conf.unknown then
+  local limit = patience(rec)
+  if clock.now > limit then
     tasks.add_error(id, rec, error)
     tasks.conclude(id, rec, FAILED, NOBODY, 0)
     return WAS_FAILED
   end
-  wait_until(id, rec, clock.now + UNKNOWN_DELAY)
+  wait_until(id, rec, limit + 1)
+  call('ZADD', keys.passed, clock.now, id)
+  wake.one_that_has(rec.func)
   stats.add('passed_on')
   return WAS_PASSED_ON
+end
+
+-- A task that was passed on has waited so long: for nobody, unless somebody has announced its function since.
+function settle.give_up_waiting(id, rec)
+  local limit = patience(rec)
+  if clock.now > limit then
+    tasks.add_error(id, rec, tasks.make_error(rec, 'UnknownFunctionError', rec.func == '' and
+      'no live worker has a TaskHandler' or 'no live worker has the function ' .. rec.func ..
+      ': start one that imports the module that defines it'))
+    tasks.conclude(id, rec, FAILED, NOBODY, 0)
+  else
+    rec.entered = limit + 1
+    call('ZADD', keys.state('scheduled'), rec.entered, id)
+    record.save(id, rec)
+  end
 end
 
 -- Its process died. A task that had begun runs alone from now on, and only crashes alone count.

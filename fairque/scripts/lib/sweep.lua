@@ -1,25 +1,49 @@
 -- INCLUDE prelude keys states record clock tenants stats tasks leases settle wake
 -- EXPORTS sweep
 -- What time alone brings: due tasks, expired tasks, dead workers. Every call of a worker does a little of it.
-local PROMOTE, EXPIRE, REAP = 200, 100, 100
+local PROMOTE, EXPIRE, REAP, PASSED = 200, 100, 100, 50
 local sweep = {}
+
+local function enqueue(id, rec, at_head)
+  local t = tasks.enqueue(id, rec, at_head)
+  tasks.move(id, rec, QUEUED, clock.now)
+  record.save(id, rec)
+  tenants.place(t)
+end
 
 -- scheduled -> queued: their time came. A retry or a delayed task stands where it would if pushed when due.
 function sweep.promote(limit)
   local due = call('ZRANGEBYSCORE', keys.state('scheduled'), '-inf', clock.now, 'LIMIT', 0, limit or PROMOTE)
   for _, id in ipairs(due) do
     local rec = record.load(id)
-    if rec and rec.state == SCHEDULED then
-      if not record.has(rec, UNKNOWN) then rec.enqueued = math.max(rec.entered, rec.created) end
-      local t = tasks.enqueue(id, rec, record.has(rec, UNKNOWN))
-      tasks.move(id, rec, QUEUED, clock.now)
-      record.save(id, rec)
-      tenants.place(t)
-    else
+    if not rec or rec.state ~= SCHEDULED then
       call('ZREM', keys.state('scheduled'), id)
+    elseif record.has(rec, UNKNOWN) then
+      settle.give_up_waiting(id, rec)
+    else
+      rec.enqueued = math.max(rec.entered, rec.created)
+      enqueue(id, rec, false)
     end
   end
   return #due
+end
+
+-- scheduled -> queued: what others passed on, if this worker has the function.
+function sweep.take_back(incarnation)
+  local ids = call('ZRANGE', keys.passed, 0, PASSED - 1)
+  if not ids[1] then return end
+  local functions = call('HGET', keys.worker(incarnation), 'functions')
+  for _, id in ipairs(ids) do
+    local rec = record.load(id)
+    if not rec or rec.state ~= SCHEDULED or not record.has(rec, UNKNOWN) then
+      call('ZREM', keys.passed, id)
+    elseif rec.holder ~= incarnation and wake.has(functions, rec.func) then
+      call('ZREM', keys.passed, id)
+      enqueue(id, rec, true)
+    else
+      call('ZADD', keys.passed, clock.now, id) -- behind those that were not looked at
+    end
+  end
 end
 
 -- queued | scheduled | deferred -> canceled: too late to start.

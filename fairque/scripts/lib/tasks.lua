@@ -92,6 +92,7 @@ function tasks.conclude(id, rec, state, reason, ttl)
   rec.reason = reason
   tasks.move(id, rec, state, clock.now)
   if was ~= STARTED then tasks.forget_expiry(id, rec) end
+  if record.has(rec, UNKNOWN) then call('ZREM', keys.passed, id) end
   if rec.dedup_size > 0 then
     -- With a window, the key counts until that is over.
     local key = keys.dedup(rec.user, record.dedup(rec))

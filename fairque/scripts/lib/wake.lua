@@ -4,6 +4,8 @@
 -- is ready wakes the next.
 local WATCH_LIMIT = 10000
 local WATCH_SECONDS = 60
+local ASKED = 100
+local NO_NAMES = cmsgpack.pack({})
 local wake = {}
 
 -- Wakes one idle worker if there is something to claim.
@@ -16,6 +18,22 @@ end
 function wake.one()
   local waiter = call('ZPOPMAX', keys.waiters)[1]
   if waiter then call('LPUSH', keys.wake(waiter), 'w') end
+end
+
+-- Whether a worker that announced these names (packed) can run a function. One that announced none takes all.
+function wake.has(functions, name)
+  return functions == NO_NAMES or (functions and string.find(functions, cmsgpack.pack(name), 1, true) ~= nil)
+end
+
+-- Wakes an idle worker that has the function.
+function wake.one_that_has(name)
+  for _, waiter in ipairs(call('ZREVRANGE', keys.waiters, 0, ASKED - 1)) do
+    if wake.has(call('HGET', keys.worker(waiter), 'functions'), name) then
+      call('ZREM', keys.waiters, waiter)
+      call('LPUSH', keys.wake(waiter), 'w')
+      return
+    end
+  end
 end
 
 -- The due time that a worker had promised to wake for, when it waits no more: another one shall promise it.

@@ -34,5 +34,6 @@ def health_of(stats: QueueStats | None, error: Exception | None, latency: float)
     if stats.paused:
         problems.append("the queue is paused: `fairque resume`")
     if stats.states["failed"]:
-        problems.append(f"{stats.states['failed']} dead letters: see `fairque dlq list`")
+        count = stats.states["failed"]
+        problems.append(f"{count} dead letter{'' if count == 1 else 's'}: see `fairque dlq list`")
     return QueueHealth(True, latency, len(stats.workers), queued, running, stats.paused, tuple(problems))

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from fairque.queue.connection import AsyncClient, SyncClient
 from fairque.queue.operations.results import TaskUpdate, read_message
+from fairque.queue.reader import BlockingReader
 
 BLOCK_SECONDS = 5.0
 _MESSAGES = 100
@@ -57,24 +58,20 @@ class Listener:
     """For sync code: a daemon thread that starts with the first subscription."""
 
     def __init__(self, make_client: Callable[[float], SyncClient], key: str) -> None:
-        self._make_client = make_client
-        self._key = key
         self._lock = threading.Lock()
         self._subscribers = _Subscribers()
-        self._thread: threading.Thread | None = None
-        self._closed = threading.Event()
-        self._client: SyncClient | None = None
+        self._reader = BlockingReader(
+            lambda: make_client(BLOCK_SECONDS), lambda: _command(key), self._deliver, "fairque-listener"
+        )
 
     def subscribe(self, task_id: str) -> tuple[queues.SimpleQueue[TaskUpdate], Callable[[], None]]:
         """An inbox for news of a task (its encoded id), and what ends it."""
         inbox: queues.SimpleQueue[TaskUpdate] = queues.SimpleQueue()
-        with self._lock:
-            self._subscribers.add(task_id, inbox.put)
-            if self._thread is None:
-                self._client = self._make_client(BLOCK_SECONDS)
-                self._thread = threading.Thread(target=self._listen, name="fairque-listener", daemon=True)
-                self._thread.start()
         put = inbox.put
+        with self._lock:
+            self._subscribers.add(task_id, put)
+            if not self._reader.started:
+                self._reader.start()
 
         def unsubscribe() -> None:
             with self._lock, contextlib.suppress(ValueError, KeyError):
@@ -82,29 +79,13 @@ class Listener:
 
         return inbox, unsubscribe
 
-    def _listen(self) -> None:
-        client: Any = self._client
-        while not self._closed.is_set():
-            try:
-                reply = client.execute_command(*_command(self._key))
-            except (RedisError, OSError):
-                if self._closed.wait(_PAUSE_SECONDS):
-                    return
-                continue
-            with self._lock:
-                self._subscribers.deliver(reply)
+    def _deliver(self, reply: Any) -> None:
+        with self._lock:
+            self._subscribers.deliver(reply)
 
     def close(self) -> None:
-        """End the thread at once: its connection is cut."""
-        self._closed.set()
-        if self._client is not None:
-            with contextlib.suppress(RedisError, OSError):
-                pool = getattr(self._client, "connection_pool", None)
-                if pool is not None:
-                    pool.disconnect(inuse_connections=True)
-            if self._thread is not None and self._thread is not threading.current_thread():
-                self._thread.join(timeout=1)
-            self._client.close()
+        """End the thread at once."""
+        self._reader.close()
 
 
 def next_from(inbox: queues.SimpleQueue[TaskUpdate], seconds: float) -> TaskUpdate | None:

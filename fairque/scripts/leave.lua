@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings incarnation begun tokens...
 -- FLAGS allow-oom
--- INCLUDE prelude keys record clock tenants leases settle sweep wake finish_call
+-- INCLUDE prelude keys record clock tenants stats leases settle sweep wake finish_call
 -- `begun`: 0 nothing had begun (a clean exit: no attempt is used); 1 all had; 2 those whose tokens follow.
 -- REPLY how many tasks were given back, and 1 if none is left
 local known = call('EXISTS', keys.worker(incarnation))
@@ -10,6 +10,7 @@ if known == 0 then return {0, 1} end
 tenants.advance()
 call('HSET', keys.worker(incarnation), 'renewed', string.format('%.17g', clock.now))
 if call('ZSCORE', keys.workers, incarnation) then sweep.bury(incarnation) end
+if begun ~= '0' then stats.add('workers_dead') end
 local had_begun = {}
 for i = TOKENS, #ARGV do had_begun[ARGV[i]] = true end
 if begun == '1' then had_begun = nil end

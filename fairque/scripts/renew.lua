@@ -10,6 +10,7 @@ leases.require(incarnation)
 tenants.advance()
 call('ZADD', keys.workers, clock.now + conf.lease, incarnation)
 if functions ~= '' then
+  call('HSET', keys.worker(incarnation), 'functions', functions)
   for _, name in ipairs(cmsgpack.unpack(functions)) do
     call('ZADD', keys.functions, clock.now, name)
   end

@@ -9,6 +9,8 @@ waker, a due time or its heartbeat calls.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -19,18 +21,17 @@ from typing import Any
 from fairque.core.codec import encode_error
 from fairque.core.config import QueueConfig, WorkerConfig
 from fairque.core.events import TaskClaimed
-from fairque.core.exceptions import FairQueueError, QueueUnavailableError, TaskTimeoutError, WorkerDeadError
+from fairque.core.exceptions import FairQueueError, QueueUnavailableError, WorkerDeadError
 from fairque.core.keys import decode
 from fairque.core.models import Task
-from fairque.queue.consumer import failing
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import claims, tasks
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Exchange, Session, Settled, Settlement
-from fairque.worker.executors.base import Executor, Outcome, RunningTask
+from fairque.worker.executors.base import Executor, Outcome, OutcomeKind
 from fairque.worker.lease import Holdings
 from fairque.worker.page import Page
-from fairque.worker.settlements import claimed_event, release_of, settlement_of, tell
+from fairque.worker.settlements import claimed_event, giving_up, release_of, settlement_of, tell
 from fairque.worker.slots import Slots
 from fairque.worker.waker import Waker
 
@@ -39,6 +40,8 @@ _log = logging.getLogger(__name__)
 AWAY_PAUSE_SECONDS = 0.25
 PROGRESS_SECONDS = 0.1
 DRAIN_LOOK_SECONDS = 0.1
+NO_FUNCTIONS = ("-",)
+"""What a worker without any announces: an empty list would mean that it takes everything."""
 MIN_BEAT_SECONDS = 0.25
 MAX_SETTLEMENTS = 500
 MAX_SETTLED_BYTES = 4 << 20
@@ -93,7 +96,13 @@ class ControlLoop:
     def _new_session(self) -> Session:
         return Session(
             slots=self._entry.max_concurrent_tasks,
-            fields={"kind": "worker", "worker_id": self._entry.id, "executor": self._entry.executor},
+            fields={
+                "kind": "worker",
+                "worker_id": self._entry.id,
+                "executor": self._entry.executor,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+            },
             functions=self._functions,
         )
 
@@ -171,9 +180,9 @@ class ControlLoop:
             if due:
                 self._due = None
             self._exchange(want, beat)
-            if beat and now >= self._next_announcement:
-                self._manager.run(claims.renew(self._engine, self.session, announce=True))
-                self._next_announcement = now + self._announce_seconds
+        if now >= self._next_announcement:
+            self._manager.run(claims.renew(self._engine, self.session, announce=True))
+            self._next_announcement = now + self._announce_seconds
         self._send_progress()
         self._sleep()
 
@@ -251,6 +260,7 @@ class ControlLoop:
         now = self.last_good = time.monotonic()
         if self._page is not None:
             self._page.set_last_good(now)
+        lacking: set[str] = set()
         for ended, code in zip(in_flight, exchange.codes, strict=False):
             if code is Settled.RELEASED:
                 self.released += 1
@@ -259,8 +269,11 @@ class ControlLoop:
             if ended.outcome is not None:
                 if code is Settled.STALE:
                     _log.warning("the outcome of task %s came too late", ended.settlement.task_id)
+                if ended.outcome.kind is OutcomeKind.UNKNOWN:
+                    lacking.add(ended.outcome.task.function)
                 tell(self._engine.bus, ended.outcome, code)
         self._in_flight = []
+        self._correct(lacking)
         for task_id, token, error in exchange.malformed:
             _log.error("task %s cannot be read and becomes a dead letter: %s", task_id, error)
             first = encode_error(error, 0, datetime.now(UTC))
@@ -280,6 +293,15 @@ class ControlLoop:
             for task in new:
                 self._engine.bus.emit(claimed_event(task))
         self.slots.start(new)
+
+    def _correct(self, lacking: set[str]) -> None:
+        """Announce no longer what turned out to be missing here (in a child process, say), or it would come again."""
+        if lacking.isdisjoint(self._functions):
+            return
+        _log.warning("this worker announced functions that it cannot run: %s", ", ".join(sorted(lacking)))
+        self._functions = tuple(name for name in self._functions if name not in lacking) or NO_FUNCTIONS
+        self.session.functions = self._functions
+        self._next_announcement = 0.0
 
     def _reconcile(self, exchange: Exchange) -> None:
         difference = self._holdings.compare(exchange.held or ())
@@ -346,25 +368,12 @@ class ControlLoop:
             left_over = self._executor.stop(0)
             stuck = {task.task_id for task in left_over}
             held = [task for task in self._holdings.tasks() if task.task_id in stuck]
-            self._settle(self._give_up(task, late) for task in held)
+            self._settle(giving_up(self._engine, task, late.get(task.task_id)) for task in held)
             self.slots.abandon()
             while self._outbox or self.slots.has_outcomes:
                 self._exchange(0, beat=False)
             return True
         return False
-
-    def _give_up(self, task: Task[Any], late: dict[str, RunningTask]) -> Settlement:
-        """Of a task that does not end: a failure if it is past its timeout, else given back, no attempt used."""
-        view = late.get(task.task_id)
-        if view is None or view.began is None:
-            return release_of(task)
-        seconds = time.monotonic() - view.began
-        error = TaskTimeoutError(
-            f"task {task.task_id} did not end {view.overdue:.1f} s after its timeout; its process is replaced",
-            task_id=task.task_id,
-            user_id=task.user_id,
-        )
-        return failing(self._engine, task, error, seconds)
 
     def leave(self) -> None:
         """Give the lease up, and back what it still holds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,14 +17,14 @@ from fairque.core.events import (
     TaskRetried,
     TaskSnoozed,
 )
-from fairque.core.exceptions import UnknownFunctionError
+from fairque.core.exceptions import TaskTimeoutError, UnknownFunctionError
 from fairque.core.keys import encode
 from fairque.core.models import Task
 from fairque.core.retry import Discard
-from fairque.queue.consumer import result_ttl
+from fairque.queue.consumer import failing, result_ttl
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Settled, Settlement, token_of
-from fairque.worker.executors.base import Outcome, OutcomeKind
+from fairque.worker.executors.base import Outcome, OutcomeKind, RunningTask
 
 NO_RETRY = -1
 
@@ -63,6 +64,20 @@ def settlement_of(engine: Engine, outcome: Outcome) -> Settlement:
 def release_of(task: Task[Any]) -> Settlement:
     """The settlement that gives a task back."""
     return Settlement(encode(task.task_id), token_of(task), "release")
+
+
+def giving_up(engine: Engine, task: Task[Any], view: RunningTask | None) -> Settlement:
+    """Of a task that does not end when its worker leaves (`view`: what the executor says if it is past its timeout): a
+    failure then, else it is given back, no attempt used.
+    """
+    if view is None or view.began is None:
+        return release_of(task)
+    error = TaskTimeoutError(
+        f"task {task.task_id} did not end {view.overdue:.1f} s after its timeout; its process is replaced",
+        task_id=task.task_id,
+        user_id=task.user_id,
+    )
+    return failing(engine, task, error, time.monotonic() - view.began)
 
 
 def claimed_event(task: Task[Any]) -> TaskClaimed:

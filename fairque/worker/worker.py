@@ -26,7 +26,7 @@ from fairque.queue.operations.records import at
 from fairque.worker.executors import Executor, create_executor
 from fairque.worker.handler import TaskHandler
 from fairque.worker.health import HealthServer
-from fairque.worker.loop import ControlLoop
+from fairque.worker.loop import NO_FUNCTIONS, ControlLoop
 from fairque.worker.memory import process_memory_mb
 from fairque.worker.page import Page, Phase
 from fairque.worker.policies import apply_policies
@@ -149,7 +149,10 @@ class Worker:
             max_tasks_per_process=entry.max_tasks_per_process,
             max_memory_mb=entry.max_memory_mb,
         )
-        functions = (*default_registry().names(), *([""] if self._handler is not None else []))
+        functions = (
+            *default_registry().names(),
+            *([""] if self._handler is not None else []),
+        ) or NO_FUNCTIONS
         block = max(0.1, min(entry.poll_interval_seconds, self.config.queue.lease_seconds / 3))
         waker = self._waker = Waker(self.config.redis, block, self._hear)
         loop = self._loop = ControlLoop(self._engine, manager, executor, entry, waker, functions, self._page)

@@ -16,7 +16,7 @@ from tests.support.facades import Clock
 from tests.support.queues import MakeQueue
 
 
-class Temporary(Exception):
+class TemporaryError(Exception):
     """Something that passes."""
 
 
@@ -34,7 +34,9 @@ def delay_of(task: Task[Any], clock: Clock) -> float:
         (exponential(base=2, cap=7, jitter=False), [2, 4, 7]),
     ],
 )
-def test_a_policy_says_when_it_is_tried_again(timed: Any, clock: Clock, policy: Any, delays: list[float]) -> None:
+def test_a_policy_says_when_it_is_tried_again(
+    timed: Any, clock: Clock, policy: Any, delays: list[float]
+) -> None:
     handle = timed.push(Task.create(payload=1, retry=policy, max_retries=3))
     for number, delay in enumerate(delays, start=1):
         assert timed.fail(timed.pop(), ValueError(f"attempt {number}")) is Settled.RETRIED
@@ -46,7 +48,9 @@ def test_a_policy_says_when_it_is_tried_again(timed: Any, clock: Clock, policy: 
         clock.advance(delay + 0.001)
     assert timed.fail(timed.pop(), ValueError("attempt 4")) is Settled.FAILED
     assert handle.task().reason == "no retries left"
-    assert [error.message for error in timed.get_errors(handle.task_id)] == [f"attempt {n}" for n in range(1, 5)]
+    assert [error.message for error in timed.get_errors(handle.task_id)] == [
+        f"attempt {n}" for n in range(1, 5)
+    ]
 
 
 def test_by_default_there_are_three_with_jitter(timed: Any, clock: Clock) -> None:
@@ -71,11 +75,11 @@ def test_a_retry_at_once_stands_behind_what_waits(queue: Any) -> None:
     [
         (fixed(1, give_up_on=ValueError), ValueError("x"), False),
         (fixed(1, give_up_on=ValueError), KeyError("x"), True),
-        (fixed(1, retry_on=Temporary), Temporary("x"), True),
-        (fixed(1, retry_on=Temporary), ValueError("x"), False),
+        (fixed(1, retry_on=TemporaryError), TemporaryError("x"), True),
+        (fixed(1, retry_on=TemporaryError), ValueError("x"), False),
         (fixed(1, retry_on=OSError, give_up_on=FileNotFoundError), FileNotFoundError("x"), False),
         (fixed(1, retry_on=OSError, give_up_on=FileNotFoundError), PermissionError("x"), True),
-        (fixed(1, retry_on="some.module.Error"), Temporary("x"), False),
+        (fixed(1, retry_on="some.module.Error"), TemporaryError("x"), False),
     ],
 )
 def test_not_every_error_deserves_a_retry(queue: Any, policy: Any, error: Exception, retried: bool) -> None:
@@ -132,12 +136,14 @@ def die(queue: Any, error: Exception | None = None, **options: Any) -> Any:
 
 
 def test_a_dead_letter_keeps_its_payload_and_every_error(timed: Any, clock: Clock) -> None:
-    handle = timed.push(Task.create(payload={"n": 1}, user_id="u", retry=fixed(1), max_retries=2, labels={"a": "b"}))
+    handle = timed.push(
+        Task.create(payload={"n": 1}, user_id="u", retry=fixed(1), max_retries=2, labels={"a": "b"})
+    )
     for number in range(3):
         task = timed.pop()
         try:
-            raise Temporary(f"number {number}")
-        except Temporary as error:
+            raise TemporaryError(f"number {number}")
+        except TemporaryError as error:
             timed.fail(task, error)
         clock.advance(2)
     [entry] = timed.dlq.list()
@@ -149,24 +155,24 @@ def test_a_dead_letter_keeps_its_payload_and_every_error(timed: Any, clock: Cloc
     assert [error.attempt for error in entry.errors] == [1, 2, 3]
     assert [error.message for error in entry.errors] == ["number 0", "number 1", "number 2"]
     for error in entry.errors:
-        assert error.type.endswith("test_queue_retries.Temporary")
-        assert "raise Temporary" in error.traceback
+        assert error.type.endswith("test_queue_retries.TemporaryError")
+        assert "raise TemporaryError" in error.traceback
         assert abs((datetime.now(UTC) - error.at).total_seconds()) < 60
 
 
 def test_a_failed_tasks_result_is_its_error_with_the_remote_traceback(queue: Any) -> None:
     handle = queue.push(Task.create(payload=1, max_retries=0))
     try:
-        raise Temporary("the reason")
-    except Temporary as error:
+        raise TemporaryError("the reason")
+    except TemporaryError as error:
         queue.fail(queue.pop(), error)
     with pytest.raises(TaskFailedError, match="the reason") as failed:
         handle.result(5)
     assert failed.value.task_id == handle.task_id
-    assert failed.value.error_type.endswith("Temporary")
+    assert failed.value.error_type.endswith("TemporaryError")
     assert failed.value.message == "the reason"
-    assert "raise Temporary" in failed.value.traceback
-    assert "raise Temporary" in "".join(failed.value.__notes__)
+    assert "raise TemporaryError" in failed.value.traceback
+    assert "raise TemporaryError" in "".join(failed.value.__notes__)
 
 
 def test_dead_letters_are_listed_by_user_and_in_pages(queue: Any) -> None:

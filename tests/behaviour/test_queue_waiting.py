@@ -75,7 +75,7 @@ def test_one_push_wakes_one(make_queue: MakeQueue, queue: Any, flushed: redis.Re
     for left in (4, 3, 2, 1, 0):
         begun = time.monotonic()
         queue.push(Task.create(payload=left))
-        wait_until(lambda: sum(popper.done for popper in poppers) == 5 - left)
+        wait_until(lambda left=left: sum(popper.done for popper in poppers) == 5 - left)
         assert time.monotonic() - begun < SOON
         assert blocked(flushed) == left
     assert sorted(popper.join().payload for popper in poppers) == [0, 1, 2, 3, 4]
@@ -99,7 +99,7 @@ def test_several_may_wait_on_one_object(queue: Any, other: Any, flushed: redis.R
     for number in range(4):
         begun = time.monotonic()
         other.push(Task.create(payload=number))
-        wait_until(lambda: sum(popper.done for popper in poppers) == number + 1)
+        wait_until(lambda number=number: sum(popper.done for popper in poppers) == number + 1)
         assert time.monotonic() - begun < SOON
     assert sorted(popper.join().payload for popper in poppers) == [0, 1, 2, 3]
     poppers = [Popper(queue) for _ in range(4)]
@@ -110,7 +110,9 @@ def test_several_may_wait_on_one_object(queue: Any, other: Any, flushed: redis.R
     assert time.monotonic() - begun < SOON
 
 
-def test_a_settlement_does_not_make_the_server_forget_who_waits(queue: Any, other: Any, flushed: redis.Redis) -> None:
+def test_a_settlement_does_not_make_the_server_forget_who_waits(
+    queue: Any, other: Any, flushed: redis.Redis
+) -> None:
     other.push(Task.create(payload="first"))
     task = queue.pop()
     popper = Popper(queue)
@@ -177,7 +179,9 @@ def test_who_promised_to_wake_and_left_hands_the_promise_on(
     assert stayer.at - due < SOON
 
 
-def test_a_promise_is_kept_across_other_wake_ups(make_queue: MakeQueue, queue: Any, flushed: redis.Redis) -> None:
+def test_a_promise_is_kept_across_other_wake_ups(
+    make_queue: MakeQueue, queue: Any, flushed: redis.Redis
+) -> None:
     """It is woken for something that others take, and still comes back for the delayed task."""
     queue.push(Task.create(payload="delayed", delay=0.6))
     due = time.monotonic() + 0.6
@@ -192,8 +196,12 @@ def test_a_promise_is_kept_across_other_wake_ups(make_queue: MakeQueue, queue: A
     assert popper.at - due < SOON
 
 
-@pytest.mark.parametrize("how", ["resume", "resume_user", "raise the cap", "release", "finish under a cap", "requeue"])
-def test_whatever_makes_a_task_claimable_wakes(queue: Any, other: Any, flushed: redis.Redis, how: str) -> None:
+@pytest.mark.parametrize(
+    "how", ["resume", "resume_user", "raise the cap", "release", "finish under a cap", "requeue"]
+)
+def test_whatever_makes_a_task_claimable_wakes(
+    queue: Any, other: Any, flushed: redis.Redis, how: str
+) -> None:
     match how:
         case "resume":
             other.pause()
@@ -206,7 +214,7 @@ def test_whatever_makes_a_task_claimable_wakes(queue: Any, other: Any, flushed: 
     if how in ("raise the cap", "finish under a cap"):
         held = other.pop()
     elif how in ("release", "requeue"):
-        held, gone = other.pop(count=2)
+        held, _gone = other.pop(count=2)
         if how == "requeue":
             other.move_to_dlq(held)
     popper = Popper(queue)
@@ -244,7 +252,9 @@ def test_waiting_for_some_tenants_only(queue: Any, other: Any) -> None:
     assert queue.pop().payload == "a"
 
 
-def test_waiting_survives_resets(make_queue: MakeQueue, queue: Any, server: ServerProcess, flushed: redis.Redis) -> None:
+def test_waiting_survives_resets(
+    make_queue: MakeQueue, queue: Any, server: ServerProcess, flushed: redis.Redis
+) -> None:
     with FaultProxy(server.url) as proxy:
         far = make_queue(url=proxy.url)
         popper = Popper(far)

@@ -11,8 +11,9 @@ import pytest
 from fairque.core import record
 from fairque.core.exceptions import TaskFailedError
 from fairque.core.models import Task
-from fairque.core.registry import default_registry
+from fairque.core.registry import Registry, default_registry
 from fairque.core.states import TaskState
+from fairque.worker.worker import Worker
 from tests.support import worker_tasks
 from tests.support.workers import Workshop, until
 
@@ -82,6 +83,28 @@ def test_a_busy_worker_that_has_the_function_keeps_it_from_the_dead_letters(work
     assert handle.result(20) == "r"
     assert long.state() is TaskState.FINISHED
     workshop.assert_settled()
+
+
+def test_workers_that_announce_what_they_cannot_run_do_not_pass_it_round(workshop: Workshop) -> None:
+    """As processes that were started without the module."""
+    broken = [Worker(workshop.config()) for _ in range(2)]
+    for worker in broken:
+        worker._runner.registry = Registry()
+        worker.start()
+    try:
+        until(lambda: workshop.client.zcard("fq:waiters") == 2)
+        handle = workshop.push(worker_tasks.work(workshop.path, "w"))
+        until(lambda: handle.state() is TaskState.SCHEDULED)
+        assert workshop.stats().counters["passed_on"] <= 4
+        workshop.process()
+        assert handle.result(10) == "w"
+        lost = workshop.push(Task(function="nobody:has_it"))
+        with pytest.raises(TaskFailedError, match="nobody:has_it"):
+            lost.result(20)
+        assert workshop.stats().counters["passed_on"] <= 8
+    finally:
+        for worker in broken:
+            worker.stop(0)
 
 
 def overwrite(workshop: Workshop, task_id: str, body: bytes) -> None:

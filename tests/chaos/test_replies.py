@@ -216,7 +216,9 @@ async def test_no_reply_reaches_a_caller_that_it_was_not_meant_for(
     users = Impatient(7)
     sent = [f"task-{number}" for number in range(200)]
     async with AsyncTaskQueue(config_for(proxy.url)) as queue, AsyncTaskQueue(config_for(server.url)) as near:
-        await near.push_batch(Task.create(payload=name, task_id=name, user_id=f"user-{name}") for name in sent)
+        await near.push_batch(
+            Task.create(payload=name, task_id=name, user_id=f"user-{name}") for name in sent
+        )
 
         async def look() -> None:
             while users.cancelled < CANCELLATIONS:

@@ -138,8 +138,9 @@ def random_record(rng: random.Random) -> Record:
         attempt=rng.randrange(65_536), retries=rng.randrange(65_536), max_retries=rng.randrange(65_536),
         run=rng.randrange(65_536), crashes=rng.randrange(256), reason=rng.choice(list(Reason)),
         cost=rng.randrange(10, 10_000_001), created=rng.randrange(2**53), enqueued=rng.randrange(2**53),
-        entered=rng.randrange(2**53), expires=rng.randrange(2**53), charged=rng.random() * 1e6, token=rng.randbytes(16),
-        holder="abcDEF01234", user=text, function=f"module:{text}", op=rng.randbytes(8), dedup=text, body=rng.randbytes(50),
+        entered=rng.randrange(2**53), expires=rng.randrange(2**53), charged=rng.random() * 1e6,
+        token=rng.randbytes(16), holder="abcDEF01234", user=text, function=f"module:{text}", op=rng.randbytes(8),
+        dedup=text, body=rng.randbytes(50),
     )  # fmt: skip
 
 
@@ -151,8 +152,8 @@ def pack(rec: Record) -> bytes:
     )  # fmt: skip
     sizes = record.HEADER.unpack_from(data)[10:14]
     head = record.HEADER.pack(
-        record.CLAIMED, rec.state.code, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run, rec.crashes,
-        rec.reason, *sizes, rec.cost, float(rec.created), float(rec.enqueued), float(rec.entered), float(rec.expires),
+        record.CLAIMED, rec.state.code, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run,
+        rec.crashes, rec.reason, *sizes, rec.cost, float(rec.created), float(rec.enqueued), float(rec.entered), float(rec.expires),
     )  # fmt: skip
     claim = record.CLAIM.pack(rec.charged, rec.token, rec.holder.encode())
     return head + claim + data[record.HEADER.size :]

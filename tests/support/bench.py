@@ -79,9 +79,7 @@ class Bench:
 
     def exchange(self, *settlements: Settlement, session: Session | None = None, **options: Any) -> Exchange:
         exchange: Exchange = self.run(
-            claims.settle_and_claim(
-                self.engine, session or self.worker, settlements=settlements, **options
-            )
+            claims.settle_and_claim(self.engine, session or self.worker, settlements=settlements, **options)
         )
         return exchange
 

@@ -63,7 +63,11 @@ def make_queue(
     aging = 60.0
 
     def make(
-        url: str | None = None, clock: Clock | None = None, middleware: Any = (), events: Any = None, **settings: Any
+        url: str | None = None,
+        clock: Clock | None = None,
+        middleware: Any = (),
+        events: Any = None,
+        **settings: Any,
     ) -> Any:
         nonlocal aging
         aging = settings.get("aging_seconds", aging)

@@ -17,7 +17,9 @@ from fairque.queue.operations.records import to_task
 
 T = TypeVar("T")
 PAGE = 1000
-_CURSOR = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)/(\d{1,9})")  # a score, and how many of it have been seen
+_CURSOR = re.compile(
+    r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)/(\d{1,9})"
+)  # a score, and how many of it have been seen
 CHUNK = 500
 
 

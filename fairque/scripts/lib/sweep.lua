@@ -75,7 +75,6 @@ function sweep.bury(incarnation)
   call('DEL', keys.wake(incarnation))
   call('ZADD', keys.dead, clock.now, incarnation)
   wake.hand_on(call('HGET', keys.worker(incarnation), 'due'))
-  stats.add('workers_dead')
 end
 
 -- Its tasks go back in chunks. `begun`: tokens of those that had begun, or nil: all are taken to have.
@@ -121,6 +120,7 @@ function sweep.reap()
       local deadline = tonumber(call('ZSCORE', keys.workers, incarnation))
       call('HSET', keys.worker(incarnation), 'renewed', string.format('%.17g', deadline - conf.lease))
       sweep.bury(incarnation)
+      stats.add('workers_dead')
     end
   end
   for _, incarnation in ipairs(call('ZRANGE', keys.dead, 0, 9)) do

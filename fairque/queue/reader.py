@@ -1,0 +1,75 @@
+"""A thread that blocks on a list of the server and hands on what comes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from fairque.queue.connection import SyncClient
+
+PAUSE_SECONDS = 0.2
+"""Between tries while the server is away. That it is away is for others to report: this only costs wake-ups."""
+
+
+class BlockingReader:
+    """Sends `command()` over a client of its own, again and again; `on_reply` gets each reply that is not empty.
+
+    A daemon thread; it begins with `start` and ends with `close`.
+    """
+
+    def __init__(
+        self,
+        make_client: Callable[[], SyncClient],
+        command: Callable[[], tuple[Any, ...]],
+        on_reply: Callable[[Any], object],
+        name: str,
+    ) -> None:
+        self._make_client = make_client
+        self._command = command
+        self._on_reply = on_reply
+        self._closed = threading.Event()
+        self._client: Any = None
+        self._thread = threading.Thread(target=self._read, name=name, daemon=True)
+
+    @property
+    def started(self) -> bool:
+        """Whether it has begun."""
+        return self._client is not None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._client = self._make_client()
+        self._thread.start()
+
+    def _read(self) -> None:
+        while not self._closed.is_set():
+            try:
+                reply = self._client.execute_command(*self._command())
+            except Exception as error:
+                # close() cuts the connection, wherever the client may be with it: that can fail in any way.
+                if self._closed.is_set():
+                    return
+                if not isinstance(error, RedisError | OSError):
+                    raise
+                self._closed.wait(PAUSE_SECONDS)
+                continue
+            if reply:
+                self._on_reply(reply)
+
+    def close(self) -> None:
+        """End the thread at once: its connection is cut."""
+        self._closed.set()
+        if self._client is None:
+            return
+        pool = getattr(self._client, "connection_pool", None)
+        if pool is not None:
+            with contextlib.suppress(RedisError, OSError):
+                pool.disconnect(inuse_connections=True)
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=1)
+        with contextlib.suppress(RedisError, OSError):
+            self._client.close()

@@ -21,7 +21,7 @@ for i = IDS, #ARGV do
         if call('GET', key) == id then call('DEL', key) end
       end
       call('ZREM', keys.state(STATE_NAMES[rec.state]), id)
-      tasks.forget_expiry(id, rec)
+      if rec.expires > 0 then call('ZREM', keys.expiring, id) end
       if record.has(rec, UNKNOWN) then call('ZREM', keys.passed, id) end
       tenants.place(t)
       stats.add('deleted')

@@ -31,6 +31,8 @@ local function existing(id, rec, on_duplicate, window)
 end
 
 local function store(id, rec, due, window)
+  -- Not before: a call that stores nothing writes nothing.
+  if stored == 0 then tenants.advance() end
   local at = clock.tick()
   if due < 0 then due = at - due end
   rec.created, rec.enqueued, rec.entered = at, at, at
@@ -52,7 +54,6 @@ local function store(id, rec, due, window)
   stored = stored + 1
 end
 
-tenants.advance()
 for i = ITEMS, #ARGV, 5 do
   local id, rec = ARGV[i], record.parse(ARGV[i + 1])
   local window = tonumber(ARGV[i + 4])

@@ -102,7 +102,6 @@ local function start_one(t, by_lane)
     return false
   end
   rec.charged = tenants.start(t, rec, by_lane)
-  tasks.forget_expiry(id, rec)
   clock.tokens = clock.tokens + 1
   rec.token = struct.pack('>I8', clock.tokens) .. random
   rec.holder, rec.attempt = incarnation, rec.attempt + 1

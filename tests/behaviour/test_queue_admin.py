@@ -168,7 +168,7 @@ def test_health_says_what_a_person_should_look_at(queue: Any) -> None:
     queue.pause()
     health = queue.get_health()
     assert health.workers == 1
-    assert "dead letters" in " ".join(health.problems)
+    assert "1 dead letter" in " ".join(health.problems)
     assert "paused" in " ".join(health.problems)
     queue.resume()
 

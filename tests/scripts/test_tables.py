@@ -153,7 +153,8 @@ def pack(rec: Record) -> bytes:
     sizes = record.HEADER.unpack_from(data)[10:14]
     head = record.HEADER.pack(
         record.CLAIMED, rec.state.code, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run,
-        rec.crashes, rec.reason, *sizes, rec.cost, float(rec.created), float(rec.enqueued), float(rec.entered), float(rec.expires),
+        rec.crashes, rec.reason, *sizes, rec.cost, float(rec.created), float(rec.enqueued), float(rec.entered),
+        float(rec.expires),
     )  # fmt: skip
     claim = record.CLAIM.pack(rec.charged, rec.token, rec.holder.encode())
     return head + claim + data[record.HEADER.size :]

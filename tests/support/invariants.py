@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -38,7 +38,7 @@ class Snapshot:
     """A queue's keys, read at once and parsed."""
 
     def __init__(self, client: redis.Redis, prefix: str = "fq", aging_seconds: float = 60.0) -> None:
-        self.client: Any = client
+        self.client = cast(Any, client)  # redis-py's types allow for async replies
         self.keys = Keys(prefix)
         self.aging = round(aging_seconds * 1e6)
         self.tasks: dict[str, Record] = {
@@ -47,7 +47,7 @@ class Snapshot:
         }
         data = self.client.get(self.keys.clock)
         values = _CLOCK.unpack(data) if data else (0.0,) * len(_CLOCK_FIELDS)
-        self.clock = dict(zip(_CLOCK_FIELDS, values, strict=True))
+        self.clock: dict[str, float] = dict(zip(_CLOCK_FIELDS, values, strict=True))
 
     def _parts(self, pattern: str) -> Iterator[str]:
         """What stands for the star in the names of existing keys; encoded parts hold no colon."""

@@ -68,8 +68,36 @@ async def work_async(ledger: str, key: str, seconds: float = 0.0) -> str:
 
 
 @task
+def where(ledger: str, key: str, seconds: float) -> int:
+    """The process that it runs in."""
+    say(ledger, "begin", key)
+    time.sleep(seconds)
+    say(ledger, "end", key)
+    return os.getpid()
+
+
+counted: Counter[int] = Counter()
+
+
+@task
+def count(number: int) -> None:
+    """Counts its runs in this process."""
+    counted[number] += 1
+
+
+@task
 def quick(number: int) -> int:
     return number
+
+
+@task
+def noop(number: int, text: str) -> None:
+    """Nothing."""
+
+
+@task
+def payload(text: str) -> None:
+    """Nothing."""
 
 
 @task

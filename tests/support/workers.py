@@ -152,9 +152,10 @@ class Workshop:
         self._count = 0
 
     def config(self, **entry: Any) -> FairQueueConfig:
-        return FairQueueConfig.from_dict(self._order(**entry))
+        return FairQueueConfig.from_dict(self.order(**entry))
 
-    def _order(self, **entry: Any) -> dict[str, Any]:
+    def order(self, **entry: Any) -> dict[str, Any]:
+        """The configuration as a mapping."""
         return {
             "redis": {"url": self.server.url},
             "queue": self._queue_options,
@@ -183,7 +184,7 @@ class Workshop:
         self._count += 1
         name = f"process{self._count}"
         order = {
-            "config": self._order(id=name, **entry),
+            "config": self.order(id=name, **entry),
             "modules": list(modules),
             "processes": processes,
             "log_level": log,
@@ -253,6 +254,10 @@ class Workshop:
         states = self.stats().states
         for state in (TaskState.QUEUED, TaskState.STARTED, TaskState.SCHEDULED):
             assert states.get(str(state), 0) == 0, self.stats()
+        self.assert_consistent()
+
+    def assert_consistent(self) -> None:
+        """All that is stored twice agrees."""
         assert_consistent(self.client)
 
     def close(self) -> None:

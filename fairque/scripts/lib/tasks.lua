@@ -5,6 +5,11 @@ local CRITICAL = 6
 local HEADS = 32
 local tasks = {}
 
+-- An expiry is about the start, also of another attempt: what runs does not expire.
+local function waits(state)
+  return state == QUEUED or state == SCHEDULED or state == DEFERRED
+end
+
 -- From one state to another, at `score` in the new state's registry. The caller saves the record.
 function tasks.move(id, rec, to, score)
   if not TRANSITIONS[rec.state][to] then
@@ -12,6 +17,9 @@ function tasks.move(id, rec, to, score)
   end
   call('ZREM', keys.state(STATE_NAMES[rec.state]), id)
   call('ZADD', keys.state(STATE_NAMES[to]), score, id)
+  if rec.expires > 0 and waits(rec.state) ~= waits(to) then
+    if waits(to) then call('ZADD', keys.expiring, rec.expires, id) else call('ZREM', keys.expiring, id) end
+  end
   rec.state, rec.entered = to, score
   if record.has(rec, WATCHED) then
     wake.watchers(id, 's' .. id .. '\n' .. string.char(to, rec.reason) .. struct.pack('>H', rec.attempt))
@@ -79,19 +87,12 @@ function tasks.pop(t)
   return nil
 end
 
--- An expiry is about the start only.
-function tasks.forget_expiry(id, rec)
-  if rec.expires > 0 then call('ZREM', keys.expiring, id) end
-end
-
 -- Into a terminal state. A finished or canceled task is kept for `ttl` ms (0: not at all), a failed one until it is
 -- purged or requeued.
 function tasks.conclude(id, rec, state, reason, ttl)
   local t = tenants.get(rec.user)
-  local was = rec.state
   rec.reason = reason
   tasks.move(id, rec, state, clock.now)
-  if was ~= STARTED then tasks.forget_expiry(id, rec) end
   if record.has(rec, UNKNOWN) then call('ZREM', keys.passed, id) end
   if rec.dedup_size > 0 then
     -- With a window, the key counts until that is over.

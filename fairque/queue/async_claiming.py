@@ -1,0 +1,233 @@
+"""Connecting, and claiming tasks by hand: the half of AsyncTaskQueue that holds a lease."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from redis.exceptions import RedisError
+
+from fairque.core.config import FairQueueConfig
+from fairque.core.events import EventBus
+from fairque.core.exceptions import (
+    InvalidTaskError,
+    QueueUnavailableError,
+    WorkerDeadError,
+)
+from fairque.core.middleware import Middleware
+from fairque.core.models import Task
+from fairque.queue.base import BaseTaskQueue
+from fairque.queue.connection import create_async_blocking_client
+from fairque.queue.consumer import check_settled, failing, finishing, releasing
+from fairque.queue.listener import AsyncListener
+from fairque.queue.lua_manager import AsyncLuaScriptManager
+from fairque.queue.operations import admin, claims
+from fairque.queue.operations.base import Flow
+from fairque.queue.operations.claims import Exchange, Settlement
+
+R = TypeVar("R")
+T = TypeVar("T")
+MAX_POP_SECONDS = 5.0
+
+
+class AsyncClaimingQueue(BaseTaskQueue):
+    """The half of AsyncTaskQueue that connects, and that claims tasks by hand."""
+
+    def __init__(
+        self,
+        config: FairQueueConfig | None = None,
+        *,
+        middleware: Sequence[Middleware] = (),
+        events: EventBus | None = None,
+    ) -> None:
+        super().__init__(config, middleware=middleware, events=events)
+        self._lock = asyncio.Lock()
+        self._calls = asyncio.Lock()
+        self._manager: AsyncLuaScriptManager | None = None
+        self._blocking: Any = None
+        self._listener = AsyncListener(self._blocking_client, self.engine.keys.wake(self.client_id))
+
+    # -- connections
+
+    def _blocking_client(self, seconds: float) -> Any:
+        return create_async_blocking_client(self.config.redis, seconds)
+
+    async def _open(self) -> AsyncLuaScriptManager:
+        async with self._lock:
+            if self._manager is None:
+                self._manager = AsyncLuaScriptManager(self.config.redis.create_async_redis_client())
+            if not self._opened:
+                await self._manager.run(admin.open_queue(self.engine))
+                self._opened = True
+            return self._manager
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Drive an operation (see queue/operations) to its end."""
+        manager = self._manager if self._opened else None
+        return await (manager or await self._open()).run(flow)
+
+    async def close(self) -> None:
+        """Give back what pop() claimed but did not hand out, and close all connections."""
+        async with self._lock:
+            if self._consumer.session.joined and self._manager is not None:
+                try:
+                    await self._manager.run(claims.leave(self.engine, self._consumer.session.incarnation))
+                except QueueUnavailableError:
+                    pass  # its lease will bring them back
+                self._consumer.renew_session()
+            await self._listener.close()
+            self._listener = AsyncListener(self._blocking_client, self.engine.keys.wake(self.client_id))
+            for client in (self._blocking, self._manager.client if self._manager else None):
+                if client is not None:
+                    await client.aclose()
+            self._manager = self._blocking = None
+            self._opened = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- claim and settle, for custom consumers
+
+    @overload
+    async def pop(
+        self, count: None = None, *, wait: float = 0, users: Sequence[str] = (), worker_id: str | None = None
+    ) -> Task[Any] | None: ...
+
+    @overload
+    async def pop(
+        self, count: int, *, wait: float = 0, users: Sequence[str] = (), worker_id: str | None = None
+    ) -> list[Task[Any]]: ...
+
+    async def pop(
+        self,
+        count: int | None = None,
+        *,
+        wait: float = 0,
+        users: Sequence[str] = (),
+        worker_id: str | None = None,
+    ) -> Task[Any] | list[Task[Any]] | None:
+        """Claim the next task, fairly (None: there is none), or with `count` a list of up to so many.
+
+        `wait`: seconds to wait for the first. `users`: only from these. The claim is held for one lease
+        (`lease_seconds`) from this object's last call: call `renew` in between if the work takes longer.
+        """
+        wanted = 1 if count is None else count
+        if wanted < 1:
+            raise InvalidTaskError(f"count must be at least 1, not {count}")
+        deadline = time.monotonic() + wait
+        consumer = self._consumer
+        while True:
+            left = deadline - time.monotonic()
+            parks = left > 0 and not users
+            async with self._calls:
+                if worker_id is not None:
+                    consumer.session.fields = {"kind": "consumer", "worker_id": worker_id}
+                found = consumer.hand_out(wanted, users)
+                due = None
+                if not found:
+                    consumer.session.slots = max(consumer.session.slots, wanted)
+                    due = (await self._claim(want=wanted, park=parks, users=users)).due_in
+                    found = consumer.hand_out(wanted, users)
+                # What came could not be read: it is a dead letter with the next call, and others may wait.
+                again = not found and bool(consumer.invalid)
+                consumer.blocked += not (found or again or left <= 0)
+            if again:
+                continue
+            if found or left <= 0:
+                return found if count is not None else found[0] if found else None
+            pause = min(left, MAX_POP_SECONDS, self.config.queue.lease_seconds / 3, due or MAX_POP_SECONDS)
+            try:
+                await self._block(pause if parks else min(pause, 0.1))
+            finally:
+                consumer.blocked -= 1
+
+    async def _block(self, seconds: float) -> None:
+        if self._blocking is None:
+            self._blocking = self._blocking_client(MAX_POP_SECONDS)
+        key = self.engine.keys.wake(self._consumer.session.incarnation)
+        try:
+            await self._blocking.execute_command("BLPOP", key, max(0.001, seconds))
+        except (RedisError, OSError):
+            await asyncio.sleep(min(seconds, 0.05))  # the next call will say so if the server is away
+
+    async def _claim(
+        self,
+        *,
+        want: int = 0,
+        settlements: Sequence[Settlement] = (),
+        park: bool = False,
+        users: Sequence[str] = (),
+    ) -> Exchange:
+        """One exchange of this object's session (the caller holds the lock); an answer that was lost comes first."""
+        consumer, engine = self._consumer, self.engine
+        for again in (True, False):
+            try:
+                if not consumer.session.joined:
+                    await self.run(claims.join(engine, consumer.session))
+                consumer.take(await self.run(claims.fetch_lost(consumer.session)))
+                want = max(0, want - consumer.count(users))
+                exchange = await self.run(
+                    claims.settle_and_claim(
+                        engine,
+                        consumer.session,
+                        want=want,
+                        settlements=[*settlements, *consumer.pending()],
+                        park=park,
+                        others_block=consumer.blocked > 0,
+                        users=users,
+                    )
+                )
+            except WorkerDeadError:
+                if not again:
+                    raise
+                consumer.renew_session()
+            else:
+                consumer.take(exchange)
+                return exchange
+        raise AssertionError("unreachable")
+
+    async def _settle(self, task: Task[Any], settlement: Settlement) -> claims.Settled:
+        async with self._calls:
+            return check_settled(task, (await self._claim(settlements=[settlement])).codes[0])
+
+    async def finish(self, task: Task[Any], result: Any = None, *, seconds: float = 0.0) -> None:
+        """A claimed task has succeeded, after `seconds` of run time.
+
+        Raises:
+            StaleClaimError: the claim was lost; nothing is recorded.
+            SerializationError, PayloadTooLargeError: the result cannot be stored.
+        """
+        await self._settle(task, finishing(self.engine, task, result, seconds))
+
+    async def fail(self, task: Task[Any], error: BaseException, *, seconds: float = 0.0) -> claims.Settled:
+        """A claimed task has failed: it is tried again, or becomes a dead letter, as its policy says.
+
+        Raises:
+            StaleClaimError: the claim was lost; nothing is recorded.
+        """
+        return await self._settle(task, failing(self.engine, task, error, seconds))
+
+    async def release(self, task: Task[Any]) -> None:
+        """Give a claimed task back unstarted: it is its user's next again, and nothing is used up.
+
+        Raises:
+            StaleClaimError: the claim was lost.
+        """
+        await self._settle(task, releasing(task))
+
+    async def renew(self, claimed: Task[Any] | Sequence[Task[Any]]) -> list[Task[Any]]:
+        """Renew the lease; returns those of the tasks that somebody asked to cancel.
+
+        Raises:
+            StaleClaimError: a claim was lost: stop working on it.
+        """
+        items = [claimed] if isinstance(claimed, Task) else list(claimed)
+        return await self.run(claims.renew_claims(self.engine, self._consumer.session, items))

@@ -1,0 +1,236 @@
+"""Connecting, and claiming tasks by hand: the half of TaskQueue that holds a lease."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from redis.exceptions import RedisError
+
+from fairque.core.config import FairQueueConfig
+from fairque.core.events import EventBus
+from fairque.core.exceptions import (
+    InvalidTaskError,
+    QueueUnavailableError,
+    WorkerDeadError,
+)
+from fairque.core.middleware import Middleware
+from fairque.core.models import Task
+from fairque.queue.base import BaseTaskQueue
+from fairque.queue.connection import create_blocking_client
+from fairque.queue.consumer import check_settled, failing, finishing, releasing
+from fairque.queue.listener import Listener
+from fairque.queue.lua_manager import LuaScriptManager
+from fairque.queue.operations import admin, claims
+from fairque.queue.operations.base import Flow
+from fairque.queue.operations.claims import Exchange, Settlement
+
+R = TypeVar("R")
+T = TypeVar("T")
+MAX_POP_SECONDS = 5.0
+
+
+class ClaimingQueue(BaseTaskQueue):
+    """The half of TaskQueue that connects, and that claims tasks by hand."""
+
+    def __init__(
+        self,
+        config: FairQueueConfig | None = None,
+        *,
+        middleware: Sequence[Middleware] = (),
+        events: EventBus | None = None,
+    ) -> None:
+        super().__init__(config, middleware=middleware, events=events)
+        self._lock = threading.RLock()
+        self._calls = threading.Lock()
+        self._manager: LuaScriptManager | None = None
+        self._blocking: Any = None
+        self._listener = Listener(self._blocking_client, self.engine.keys.wake(self.client_id))
+
+    # -- connections
+
+    def _blocking_client(self, seconds: float) -> Any:
+        return create_blocking_client(self.config.redis, seconds)
+
+    def _open(self) -> LuaScriptManager:
+        with self._lock:
+            if self._manager is None:
+                self._manager = LuaScriptManager(self.config.redis.create_redis_client())
+            if not self._opened:
+                self._manager.run(admin.open_queue(self.engine))
+                self._opened = True
+            return self._manager
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive an operation (see queue/operations) to its end."""
+        manager = self._manager if self._opened else None
+        return (manager or self._open()).run(flow)
+
+    def close(self) -> None:
+        """Give back what pop() claimed but did not hand out, and close all connections."""
+        with self._lock:
+            if self._consumer.session.joined and self._manager is not None:
+                try:
+                    self._manager.run(claims.leave(self.engine, self._consumer.session.incarnation))
+                except QueueUnavailableError:
+                    pass  # its lease will bring them back
+                self._consumer.renew_session()
+            self._listener.close()
+            self._listener = Listener(self._blocking_client, self.engine.keys.wake(self.client_id))
+            for client in (self._blocking, self._manager.client if self._manager else None):
+                if client is not None:
+                    client.close()
+            self._manager = self._blocking = None
+            self._opened = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- claim and settle, for custom consumers
+
+    @overload
+    def pop(
+        self, count: None = None, *, wait: float = 0, users: Sequence[str] = (), worker_id: str | None = None
+    ) -> Task[Any] | None: ...
+
+    @overload
+    def pop(
+        self, count: int, *, wait: float = 0, users: Sequence[str] = (), worker_id: str | None = None
+    ) -> list[Task[Any]]: ...
+
+    def pop(
+        self,
+        count: int | None = None,
+        *,
+        wait: float = 0,
+        users: Sequence[str] = (),
+        worker_id: str | None = None,
+    ) -> Task[Any] | list[Task[Any]] | None:
+        """Claim the next task, fairly (None: there is none), or with `count` a list of up to so many.
+
+        `wait`: seconds to wait for the first. `users`: only from these. The claim is held for one lease
+        (`lease_seconds`) from this object's last call: call `renew` in between if the work takes longer.
+        """
+        wanted = 1 if count is None else count
+        if wanted < 1:
+            raise InvalidTaskError(f"count must be at least 1, not {count}")
+        deadline = time.monotonic() + wait
+        consumer = self._consumer
+        while True:
+            left = deadline - time.monotonic()
+            parks = left > 0 and not users
+            with self._calls:
+                if worker_id is not None:
+                    consumer.session.fields = {"kind": "consumer", "worker_id": worker_id}
+                found = consumer.hand_out(wanted, users)
+                due = None
+                if not found:
+                    consumer.session.slots = max(consumer.session.slots, wanted)
+                    due = self._claim(want=wanted, park=parks, users=users).due_in
+                    found = consumer.hand_out(wanted, users)
+                # What came could not be read: it is a dead letter with the next call, and others may wait.
+                again = not found and bool(consumer.invalid)
+                consumer.blocked += not (found or again or left <= 0)
+            if again:
+                continue
+            if found or left <= 0:
+                return found if count is not None else found[0] if found else None
+            pause = min(left, MAX_POP_SECONDS, self.config.queue.lease_seconds / 3, due or MAX_POP_SECONDS)
+            try:
+                self._block(pause if parks else min(pause, 0.1))
+            finally:
+                with self._calls:
+                    consumer.blocked -= 1
+
+    def _block(self, seconds: float) -> None:
+        with self._lock:
+            if self._blocking is None:
+                self._blocking = self._blocking_client(MAX_POP_SECONDS)
+            client = self._blocking
+        key = self.engine.keys.wake(self._consumer.session.incarnation)
+        try:
+            client.execute_command("BLPOP", key, max(0.001, seconds))
+        except (RedisError, OSError):
+            time.sleep(min(seconds, 0.05))  # the next call will say so if the server is away
+
+    def _claim(
+        self,
+        *,
+        want: int = 0,
+        settlements: Sequence[Settlement] = (),
+        park: bool = False,
+        users: Sequence[str] = (),
+    ) -> Exchange:
+        """One exchange of this object's session (the caller holds the lock); an answer that was lost comes first."""
+        consumer, engine = self._consumer, self.engine
+        for again in (True, False):
+            try:
+                if not consumer.session.joined:
+                    self.run(claims.join(engine, consumer.session))
+                consumer.take(self.run(claims.fetch_lost(consumer.session)))
+                want = max(0, want - consumer.count(users))
+                exchange = self.run(
+                    claims.settle_and_claim(
+                        engine,
+                        consumer.session,
+                        want=want,
+                        settlements=[*settlements, *consumer.pending()],
+                        park=park,
+                        others_block=consumer.blocked > 0,
+                        users=users,
+                    )
+                )
+            except WorkerDeadError:
+                if not again:
+                    raise
+                consumer.renew_session()
+            else:
+                consumer.take(exchange)
+                return exchange
+        raise AssertionError("unreachable")
+
+    def _settle(self, task: Task[Any], settlement: Settlement) -> claims.Settled:
+        with self._calls:
+            return check_settled(task, self._claim(settlements=[settlement]).codes[0])
+
+    def finish(self, task: Task[Any], result: Any = None, *, seconds: float = 0.0) -> None:
+        """A claimed task has succeeded, after `seconds` of run time.
+
+        Raises:
+            StaleClaimError: the claim was lost; nothing is recorded.
+            SerializationError, PayloadTooLargeError: the result cannot be stored.
+        """
+        self._settle(task, finishing(self.engine, task, result, seconds))
+
+    def fail(self, task: Task[Any], error: BaseException, *, seconds: float = 0.0) -> claims.Settled:
+        """A claimed task has failed: it is tried again, or becomes a dead letter, as its policy says.
+
+        Raises:
+            StaleClaimError: the claim was lost; nothing is recorded.
+        """
+        return self._settle(task, failing(self.engine, task, error, seconds))
+
+    def release(self, task: Task[Any]) -> None:
+        """Give a claimed task back unstarted: it is its user's next again, and nothing is used up.
+
+        Raises:
+            StaleClaimError: the claim was lost.
+        """
+        self._settle(task, releasing(task))
+
+    def renew(self, claimed: Task[Any] | Sequence[Task[Any]]) -> list[Task[Any]]:
+        """Renew the lease; returns those of the tasks that somebody asked to cancel.
+
+        Raises:
+            StaleClaimError: a claim was lost: stop working on it.
+        """
+        items = [claimed] if isinstance(claimed, Task) else list(claimed)
+        return self.run(claims.renew_claims(self.engine, self._consumer.session, items))

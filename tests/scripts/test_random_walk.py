@@ -1,0 +1,217 @@
+"""Anything in any order: after each step the keys must not contradict each other, and nothing may be lost."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from fairque.core.exceptions import FairQueueError, WorkerDeadError
+from fairque.core.models import Task, UserPolicy
+from fairque.core.states import TaskState
+from fairque.queue.operations import admin, claims, push, tasks
+from fairque.queue.operations.claims import Session, Settled
+from tests.support.bench import LEASE, SETTLE_KINDS, Bench, settlement
+from tests.support.invariants import Snapshot, assert_consistent
+
+USERS = ("a", "b: {%}", "c")
+STEPS = 400
+
+
+class Walker:
+    """Makes random calls, and keeps its own ledger of what must have come of them."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self.bench = bench
+        self.random = random.Random(seed)
+        self.number = 0
+        self.known: set[str] = set()
+        self.workers: list[Session] = [bench.worker]
+        self.held: dict[bytes, tuple[Session, Task[Any]]] = {}
+        self.steps = [
+            (8, self.push), (2, self.push_many), (8, self.claim), (8, self.settle), (2, self.settle_late), (2, self.cancel),
+            (1, self.bury), (1, self.delete), (2, self.requeue), (2, self.policy), (1, self.pause), (3, self.advance),
+            (1, self.join), (1, self.leave), (2, self.renew), (2, self.sweep), (1, self.compare), (1, self.repeat),
+        ]  # fmt: skip
+
+    def step(self) -> None:
+        chosen = self.random.choices([step for _, step in self.steps], [weight for weight, _ in self.steps])[0]
+        try:
+            chosen()
+        except WorkerDeadError:
+            self._forget_the_dead()
+
+    def _forget_the_dead(self) -> None:
+        alive = {name.decode() for name in self.bench.client.zrange(self.bench.keys.workers, 0, -1)}
+        self.workers = [worker for worker in self.workers if worker.incarnation in alive]
+        if not self.workers:
+            self.join()
+
+    def _task(self) -> Task[Any]:
+        self.number += 1
+        chance, options = self.random.random(), dict[str, Any]()
+        now = datetime.fromtimestamp(self.bench.clock.seconds, UTC)
+        if chance < 0.2:
+            options["delay"] = self.random.randint(1, 30)
+        if chance > 0.8:
+            options["expires_at"] = now + timedelta(seconds=self.random.randint(-1, 30))
+        if self.random.random() < 0.2:
+            options |= {"dedup_key": self.random.choice("xyz"), "on_duplicate": "return"}
+        return Task.create(
+            task_id=f"t{self.number}", payload=self.number, user_id=self.random.choice(USERS),
+            priority=self.random.randint(1, 6), max_retries=self.random.randint(0, 3),
+            cost=self.random.choice((0.5, 1, 4)), **options,
+        )  # fmt: skip
+
+    def push(self) -> None:
+        pushed = self.bench.run(push.push(self.bench.engine, self._task()))
+        self.known.add(pushed.task_id)
+
+    def push_many(self) -> None:
+        for pushed in self.bench.run(push.push_chunk(self.bench.engine, [self._task() for _ in range(5)])):
+            assert pushed.ok
+            self.known.add(pushed.task_id)
+
+    def claim(self) -> None:
+        worker = self.random.choice(self.workers)
+        users = self.random.choice(((), (), (), USERS[:2]))
+        park = self.random.random() < 0.5
+        exchange = self.bench.exchange(session=worker, want=self.random.randint(1, 4), users=users, park=park)
+        for task in exchange.claimed:
+            assert task.task_id in self.known
+            assert not users or task.user_id in users
+            self.held[claims.token_of(task)] = worker, task
+
+    def _held(self, worker: Session) -> list[Task[Any]]:
+        return [task for holder, task in self.held.values() if holder is worker]
+
+    def settle(self) -> None:
+        worker = self.random.choice(self.workers)
+        chosen = [task for task in self._held(worker) if self.random.random() < 0.7]
+        settlements = [settlement(task, self.random.choice(SETTLE_KINDS)) for task in chosen]
+        exchange = self.bench.exchange(*settlements, session=worker, want=self.random.randint(0, 2))
+        assert len(exchange.codes) == len(settlements)
+        for task in chosen:
+            del self.held[claims.token_of(task)]
+        for task in exchange.claimed:
+            self.held[claims.token_of(task)] = worker, task
+
+    def settle_late(self) -> None:
+        """A claim that was settled, lost or buried long ago, or one that another worker holds."""
+        if not self.held:
+            return
+        holder, task = self.random.choice(list(self.held.values()))
+        before = self.bench.get(task.task_id)
+        live = before is not None and before.claim == task.claim
+        [code] = self.bench.exchange(settlement(task, "finish"), session=self.random.choice(self.workers)).codes
+        if live:
+            assert code in (Settled.FINISHED, Settled.CANCELED)
+        elif before is None or before.state is not TaskState.FINISHED:
+            assert self.bench.state(task.task_id) is not TaskState.FINISHED
+        del self.held[claims.token_of(task)]
+        assert holder is not None
+
+    def _any(self) -> str:
+        return self.random.choice(sorted(self.known) or ["none"])
+
+    def cancel(self) -> None:
+        try:
+            self.bench.run(tasks.cancel(self.bench.engine, self._any()))
+        except FairQueueError:
+            pass
+
+    def bury(self) -> None:
+        try:
+            self.bench.call("bury_task", self._any(), b"")
+        except FairQueueError:
+            pass
+
+    def delete(self) -> None:
+        task_id = self._any()
+        [code] = self.bench.call("delete", task_id)
+        if code > 0:
+            self.known.discard(task_id)
+
+    def requeue(self) -> None:
+        self.bench.call("requeue", *{self._any() for _ in range(3)})
+
+    def policy(self) -> None:
+        policy = self.random.choice((
+            None,
+            UserPolicy(weight=self.random.choice((0.5, 1, 3))),
+            UserPolicy(max_concurrency=self.random.randint(1, 3)),
+            UserPolicy(paused=True),
+        ))  # fmt: skip
+        self.bench.run(admin.set_user_policy(self.bench.engine, self.random.choice(USERS), policy))
+
+    def pause(self) -> None:
+        self.bench.run(admin.pause(self.bench.engine, self.random.random() < 0.3))
+
+    def advance(self) -> None:
+        self.bench.clock.advance(self.random.choice((0.001, 0.5, 3, LEASE / 3, LEASE)))
+
+    def join(self) -> None:
+        self.workers.append(self.bench.join())
+
+    def leave(self) -> None:
+        if len(self.workers) > 1:
+            worker = self.workers.pop(self.random.randrange(len(self.workers)))
+            mine = self._held(worker)
+            begun = self.random.choice((None, (), [claims.token_of(task) for task in mine[:1]]))
+            self.bench.run(claims.leave(self.bench.engine, worker.incarnation, begun))
+
+    def renew(self) -> None:
+        worker = self.random.choice(self.workers)
+        self.bench.run(claims.renew(self.bench.engine, worker, self._held(worker)))
+
+    def sweep(self) -> None:
+        self.bench.run(admin.sweep(self.bench.engine))
+
+    def compare(self) -> None:
+        """A heartbeat: afterwards both sides hold the same."""
+        worker = self.random.choice(self.workers)
+        exchange = self.bench.exchange(session=worker, holding=[claims.token_of(task) for task in self._held(worker)])
+        if exchange.held is not None:
+            for task in self._held(worker):
+                del self.held[claims.token_of(task)]
+            self.held |= {claims.token_of(task): (worker, task) for task in exchange.held}
+
+    def repeat(self) -> None:
+        """The last call's reply was lost: said again, it changes nothing."""
+        worker = self.random.choice(self.workers)
+        if worker.sequence:
+            before = Snapshot(self.bench.client).tasks
+            worker.sequence -= 1
+            self.bench.exchange(session=worker, want=4)
+            assert Snapshot(self.bench.client).tasks == before
+
+
+@pytest.mark.parametrize("fairness", ["round_robin", "worker_time"])
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_the_keys_agree(flushed: redis.Redis, fairness: str, seed: int) -> None:
+    bench = Bench(flushed, fairness=fairness)
+    walker = Walker(bench, seed)
+    for step in range(STEPS):
+        walker.step()
+        if step % 10 == 0:
+            assert_consistent(flushed)
+    assert walker.number > 100
+    # Everything that was pushed and not deleted is still there, in some state.
+    assert set(Snapshot(flushed).tasks) == walker.known
+    # And everybody who waits can be served: nobody was forgotten on the way.
+    bench.run(admin.pause(bench.engine, False))
+    for user in USERS:
+        bench.run(admin.set_user_policy(bench.engine, user, None))
+    for worker in walker.workers[1:]:
+        bench.run(claims.leave(bench.engine, worker.incarnation))
+    last = bench.join()
+    for _ in range(40):
+        bench.clock.advance(LEASE / 3)
+        claimed = bench.exchange(session=last, want=100).claimed
+        bench.exchange(*(settlement(task, "finish") for task in claimed), session=last)
+    assert_consistent(flushed)
+    left = {rec.state for rec in Snapshot(flushed).tasks.values()}
+    assert left <= {TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELED}

@@ -28,8 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fairque.core.config import FairQueueConfig
 from fairque.core.states import TaskState
@@ -38,6 +37,7 @@ from tests.support import worker_tasks
 from tests.support.servers import ServerProcess, valkey_binary
 from tests.support.workers import Workshop, until
 
+ROOT = Path(__file__).resolve().parent.parent
 LEASE = 15.0
 IDLE_WORKERS, IDLE_PROCESSES, IDLE_SECONDS = 100, 4, 10.0
 
@@ -66,6 +66,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def in_ms(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms"
+
+
+def until_gone(shop: Workshop, key: str) -> None:
+    until(lambda: not shop.client.exists(key), 2 * LEASE + 5)
+
+
+def until_started(shop: Workshop, enough: Callable[[int], bool]) -> None:
+    until(lambda: enough(shop.count(TaskState.STARTED)))
 
 
 # -- a
@@ -171,7 +179,7 @@ def kill_process(rounds: int = 3) -> None:
             os.kill(pid, signal.SIGKILL)
             killed = time.monotonic()
             held = f"fq:worker:{worker.incarnation}:tasks"
-            until(lambda shop=shop, held=held: not shop.client.exists(held))
+            until_gone(shop, held)
             back = time.monotonic() - killed
             shop.wait_until_done(count)
             done = time.monotonic() - killed
@@ -194,7 +202,7 @@ def kill_group() -> None:
         until(lambda: shop.count(TaskState.FINISHED) >= count // 3)
         group.kill_all()
         killed = time.monotonic()
-        until(lambda: not shop.client.exists(f"fq:worker:{victim}:tasks"), 2 * LEASE + 5)
+        until_gone(shop, f"fq:worker:{victim}:tasks")
         back = time.monotonic() - killed
         shop.wait_until_done(count, 120)
         outcomes = Counter(handle.state() for handle in handles)
@@ -220,12 +228,12 @@ def leave() -> None:
             busy = shop.push_all(worker_tasks.nap(shop.path, f"busy{n}", seconds) for n in range(10))
             waiting = shop.push_all(worker_tasks.work(shop.path, f"w{n}") for n in range(200))
             shop.queue.resume()
-            until(lambda shop=shop: shop.count(TaskState.STARTED) >= 100)
+            until_started(shop, lambda count: count >= 100)
             for number in range(10):
                 shop.wait_for("begin", f"busy{number}")
             process.signal(signal.SIGTERM)
             told = time.monotonic()
-            until(lambda shop=shop: shop.count(TaskState.STARTED) <= 10)
+            until_started(shop, lambda count: count <= 10)
             back = time.monotonic() - told
             process.wait()
             out = time.monotonic() - told

@@ -22,7 +22,7 @@ from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
 from fairque.queue.handles import AsyncTaskHandle
 from fairque.queue.health import QueueHealth, health_of
-from fairque.queue.listener import next_from_async
+from fairque.queue.listener import LOOK_AGAIN, next_from_async
 from fairque.queue.operations import admin, dead_letters, push, results, tasks
 from fairque.queue.operations.dead_letters import Ids
 from fairque.queue.operations.push import Pushed
@@ -175,7 +175,8 @@ class AsyncTaskQueue(AsyncClaimingQueue):
     async def _news(
         self, task_id: str, deadline: float | None, quiet: float | None = None
     ) -> AsyncGenerator[TaskUpdate, None]:
-        """The task's state, then news as they come, with its state once more each `RECHECK_SECONDS`.
+        """The task's state, then news as they come, with its state once more each `RECHECK_SECONDS`
+        and after a lost connection.
 
         Ends at the deadline, or after `quiet` seconds without any.
         """
@@ -194,6 +195,8 @@ class AsyncTaskQueue(AsyncClaimingQueue):
                     if ends and now >= min(ends):
                         return
                     update = await next_from_async(inbox, max(0.0, min([again, *ends]) - now))
+                    if update is LOOK_AGAIN:
+                        break
                     if update is not None:
                         heard = time.monotonic()
                         yield update

@@ -31,6 +31,7 @@ from fairque.queue.operations.claims import Exchange, Settlement
 R = TypeVar("R")
 T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
+SOME_USERS_SECONDS = 0.1
 
 
 class ClaimingQueue(BaseTaskQueue):
@@ -138,14 +139,19 @@ class ClaimingQueue(BaseTaskQueue):
                     found = consumer.hand_out(wanted, users)
                 # What came could not be read: it is a dead letter with the next call, and others may wait.
                 again = not found and bool(consumer.invalid)
-                consumer.blocked += not (found or again or left <= 0)
+                blocks = parks and not (found or again)
+                consumer.blocked += blocks
             if again:
                 continue
             if found or left <= 0:
                 return found if count is not None else found[0] if found else None
             pause = min(left, MAX_POP_SECONDS, self.config.queue.lease_seconds / 3, due or MAX_POP_SECONDS)
+            if not blocks:
+                # Nobody is woken for some tenants only.
+                time.sleep(min(pause, SOME_USERS_SECONDS))
+                continue
             try:
-                self._block(pause if parks else min(pause, 0.1))
+                self._block(pause)
             finally:
                 with self._calls:
                     consumer.blocked -= 1

@@ -14,11 +14,12 @@ from redis.exceptions import RedisError
 
 from fairque.queue.connection import AsyncClient, SyncClient
 from fairque.queue.operations.results import TaskUpdate, read_message
-from fairque.queue.reader import BlockingReader
+from fairque.queue.reader import PAUSE_SECONDS, BlockingReader
 
 BLOCK_SECONDS = 5.0
 _MESSAGES = 100
-_PAUSE_SECONDS = 0.5
+LOOK_AGAIN = TaskUpdate("")
+"""In every inbox after the connection was lost: news may have been lost with it."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,6 +50,11 @@ class _Subscribers:
             for put in tuple(self._inboxes.get(task_id, ())):
                 put(update)
 
+    def look_again(self) -> None:
+        for puts in tuple(self._inboxes.values()):
+            for put in tuple(puts):
+                put(LOOK_AGAIN)
+
 
 def _command(key: str) -> tuple[Any, ...]:
     return "BLMPOP", BLOCK_SECONDS, 1, key, "LEFT", "COUNT", _MESSAGES
@@ -61,7 +67,11 @@ class Listener:
         self._lock = threading.Lock()
         self._subscribers = _Subscribers()
         self._reader = BlockingReader(
-            lambda: make_client(BLOCK_SECONDS), lambda: _command(key), self._deliver, "fairque-listener"
+            lambda: make_client(BLOCK_SECONDS),
+            lambda: _command(key),
+            self._deliver,
+            "fairque-listener",
+            self._look_again,
         )
 
     def subscribe(self, task_id: str) -> tuple[queues.SimpleQueue[TaskUpdate], Callable[[], None]]:
@@ -82,6 +92,10 @@ class Listener:
     def _deliver(self, reply: Any) -> None:
         with self._lock:
             self._subscribers.deliver(reply)
+
+    def _look_again(self) -> None:
+        with self._lock:
+            self._subscribers.look_again()
 
     def close(self) -> None:
         """End the thread at once."""
@@ -124,11 +138,17 @@ class AsyncListener:
         return inbox, unsubscribe
 
     async def _listen(self, client: AsyncClient) -> None:
+        away = False
         while True:
             try:
+                if away:
+                    await client.execute_command("PING")
+                    away = False
+                    self._subscribers.look_again()
                 reply = await client.execute_command(*_command(self._key))
             except (RedisError, OSError):
-                await asyncio.sleep(_PAUSE_SECONDS)
+                away = True
+                await asyncio.sleep(PAUSE_SECONDS)
                 continue
             self._subscribers.deliver(reply)
 

@@ -21,7 +21,7 @@ from fairque.queue.batch import PushOutcome
 from fairque.queue.claiming import ClaimingQueue
 from fairque.queue.handles import TaskHandle
 from fairque.queue.health import QueueHealth, health_of
-from fairque.queue.listener import next_from
+from fairque.queue.listener import LOOK_AGAIN, next_from
 from fairque.queue.operations import admin, dead_letters, push, results, tasks
 from fairque.queue.operations.dead_letters import Ids
 from fairque.queue.operations.push import Pushed
@@ -170,7 +170,8 @@ class TaskQueue(ClaimingQueue):
         raise ResultTimeoutError(f"no news of task {task_id} for {timeout} s", task_id=task_id)
 
     def _news(self, task_id: str, deadline: float | None, quiet: float | None = None) -> Iterator[TaskUpdate]:
-        """The task's state, then news as they come, with its state once more each `RECHECK_SECONDS`.
+        """The task's state, then news as they come, with its state once more each `RECHECK_SECONDS`
+        and after a lost connection.
 
         Ends at the deadline, or after `quiet` seconds without any.
         """
@@ -189,6 +190,8 @@ class TaskQueue(ClaimingQueue):
                     if ends and now >= min(ends):
                         return
                     update = next_from(inbox, max(0.0, min([again, *ends]) - now))
+                    if update is LOOK_AGAIN:
+                        break
                     if update is not None:
                         heard = time.monotonic()
                         yield update

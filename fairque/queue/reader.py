@@ -18,7 +18,8 @@ PAUSE_SECONDS = 0.2
 class BlockingReader:
     """Sends `command()` over a client of its own, again and again; `on_reply` gets each reply that is not empty.
 
-    A daemon thread; it begins with `start` and ends with `close`.
+    `on_return` is called when the server answers again after it did not: replies may have been lost. A daemon
+    thread; it begins with `start` and ends with `close`.
     """
 
     def __init__(
@@ -27,10 +28,12 @@ class BlockingReader:
         command: Callable[[], tuple[Any, ...]],
         on_reply: Callable[[Any], object],
         name: str,
+        on_return: Callable[[], object] = lambda: None,
     ) -> None:
         self._make_client = make_client
         self._command = command
         self._on_reply = on_reply
+        self._on_return = on_return
         self._closed = threading.Event()
         self._client: Any = None
         self._thread = threading.Thread(target=self._read, name=name, daemon=True)
@@ -46,8 +49,13 @@ class BlockingReader:
         self._thread.start()
 
     def _read(self) -> None:
+        away = False
         while not self._closed.is_set():
             try:
+                if away:
+                    self._client.execute_command("PING")
+                    away = False
+                    self._on_return()
                 reply = self._client.execute_command(*self._command())
             except Exception as error:
                 # close() cuts the connection, wherever the client may be with it: that can fail in any way.
@@ -55,6 +63,7 @@ class BlockingReader:
                     return
                 if not isinstance(error, RedisError | OSError):
                     raise
+                away = True
                 self._closed.wait(PAUSE_SECONDS)
                 continue
             if reply:

@@ -9,11 +9,10 @@
 leases.require(incarnation)
 tenants.advance()
 call('ZADD', keys.workers, clock.now + conf.lease, incarnation)
-if functions ~= '' then
-  call('HSET', keys.worker(incarnation), 'functions', functions)
-  for _, name in ipairs(cmsgpack.unpack(functions)) do
-    call('ZADD', keys.functions, clock.now, name)
-  end
+if functions ~= '' then call('HSET', keys.worker(incarnation), 'functions', functions) end
+local names = functions ~= '' and functions or call('HGET', keys.worker(incarnation), 'functions')
+for _, name in ipairs(names and cmsgpack.unpack(names) or {}) do
+  call('ZADD', keys.functions, clock.now, name)
 end
 local reply = {}
 for i = TOKENS, #ARGV, 2 do

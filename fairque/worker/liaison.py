@@ -30,6 +30,7 @@ class Liaison:
         self._manager, self._engine = manager, engine
         self._interval = engine.config.lease_seconds / 3
         self._due: dict[str, float] = {}
+        self._renewed: dict[str, float] = {}
         self._asked: set[str] = set()
         self._renewals: queues.SimpleQueue[str | None] = queues.SimpleQueue()
         self._givers: list[threading.Thread] = []
@@ -50,6 +51,7 @@ class Liaison:
             pause = self._interval
             try:
                 self._manager.run(claims.renew(self._engine, Session(slots=0, incarnation=incarnation)))
+                self._renewed[incarnation] = time.monotonic()
             except WorkerDeadError:
                 _log.debug("incarnation %s is not alive; its process starts anew by itself", incarnation)
             except FairQueueError as error:
@@ -57,6 +59,10 @@ class Liaison:
                 pause = min(pause, AGAIN_SECONDS)
             self._due[incarnation] = time.monotonic() + pause
             self._asked.discard(incarnation)
+
+    def renewed_at(self, incarnation: str) -> float:
+        """When this lease was last renewed from here (monotonic seconds; 0: never)."""
+        return self._renewed.get(incarnation, 0.0)
 
     # -- dead processes
 
@@ -71,6 +77,7 @@ class Liaison:
 
     def _give_back(self, incarnation: str, begun: Sequence[bytes]) -> None:
         self._due.pop(incarnation, None)
+        self._renewed.pop(incarnation, None)
         while not self._over.is_set():
             try:
                 count = self._manager.run(claims.leave(self._engine, incarnation, begun))

@@ -13,8 +13,6 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,8 +26,9 @@ from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import claims, tasks
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Exchange, Session, Settled, Settlement
-from fairque.worker.executors.base import Executor, Outcome, OutcomeKind
+from fairque.worker.executors.base import Executor, OutcomeKind
 from fairque.worker.lease import Holdings
+from fairque.worker.outbox import Ended, Outbox
 from fairque.worker.page import Page
 from fairque.worker.settlements import claimed_event, giving_up, release_of, settlement_of, tell
 from fairque.worker.slots import Slots
@@ -43,17 +42,6 @@ DRAIN_LOOK_SECONDS = 0.1
 NO_FUNCTIONS = ("-",)
 """What a worker without any announces: an empty list would mean that it takes everything."""
 MIN_BEAT_SECONDS = 0.25
-MAX_SETTLEMENTS = 500
-MAX_SETTLED_BYTES = 4 << 20
-"""What one call carries at most."""
-
-
-@dataclass(slots=True)
-class _Ended:
-    """A settlement on its way, with the outcome it came from (None: given back without having been run)."""
-
-    settlement: Settlement
-    outcome: Outcome | None
 
 
 class ControlLoop:
@@ -81,8 +69,8 @@ class ControlLoop:
         self._holdings = Holdings(2 * self._queue.lease_seconds)
         self.slots = Slots(executor, entry, engine.bus, page)
         self._cancels: deque[str] = deque()
-        self._outbox: deque[_Ended] = deque()
-        self._in_flight: list[_Ended] = []
+        self._outbox = Outbox()
+        self._in_flight: list[Ended] = []
         self._poked = False
         self._due: float | None = None
         self._next_beat = self._next_announcement = self._next_progress = 0.0
@@ -193,27 +181,17 @@ class ControlLoop:
         prefetch = self.slots.allowance(self._queue.prefetch_milliseconds / 1000)
         return max(0, self.slots.room() + prefetch)
 
-    def _collect(self) -> list[_Ended]:
+    def _collect(self) -> list[Ended]:
         """What ended since, as much of it as one call may carry."""
         for outcome in self.slots.collect():
             claim = outcome.task.claim
             if claim is None or claim.token not in self._holdings:
                 continue  # of an incarnation that is dead, or a claim that was lost
-            self._outbox.append(_Ended(settlement_of(self._engine, outcome), outcome))
-        ended: list[_Ended] = []
-        size = 0
-        while self._outbox and len(ended) < MAX_SETTLEMENTS:
-            size += len(self._outbox[0].settlement.first)
-            if ended and size > MAX_SETTLED_BYTES:
-                break
-            ended.append(self._outbox.popleft())
-        return ended
-
-    def _settle(self, settlements: Iterable[Settlement]) -> None:
-        self._outbox.extend(_Ended(settlement, None) for settlement in settlements)
+            self._outbox.add_outcome(settlement_of(self._engine, outcome), outcome)
+        return self._outbox.take()
 
     def _give_back(self, waiting: list[Task[Any]]) -> None:
-        self._settle(release_of(task) for task in waiting)
+        self._outbox.add(release_of(task) for task in waiting)
 
     def _exchange(self, want: int, beat: bool) -> None:
         engine, session = self._engine, self.session
@@ -249,14 +227,14 @@ class ControlLoop:
         except FairQueueError:
             # The server knows nothing of that call, or cannot answer it: say it anew.
             self.session.lost = None
-            self._outbox.extendleft(reversed(self._in_flight))
+            self._outbox.put_back(self._in_flight)
             self._in_flight = []
             raise
         if lost is not None:
             self._take(lost, self._in_flight)
         return True
 
-    def _take(self, exchange: Exchange, in_flight: list[_Ended]) -> None:
+    def _take(self, exchange: Exchange, in_flight: list[Ended]) -> None:
         now = self.last_good = time.monotonic()
         if self._page is not None:
             self._page.set_last_good(now)
@@ -277,7 +255,7 @@ class ControlLoop:
         for task_id, token, error in exchange.malformed:
             _log.error("task %s cannot be read and becomes a dead letter: %s", task_id, error)
             first = encode_error(error, 0, datetime.now(UTC))
-            self._settle([Settlement(task_id, token, "invalid", first=first)])
+            self._outbox.add([Settlement(task_id, token, "invalid", first=first)])
         if exchange.due_in is not None:
             self._due = now + exchange.due_in
         if exchange.held is not None:
@@ -309,7 +287,7 @@ class ControlLoop:
             "the server's idea of what this worker holds differs: %d delivered again, %d settled again, %d lost",
             len(difference.missed), len(difference.unsettled), len(difference.lost),
         )  # fmt: skip
-        self._settle(difference.unsettled)
+        self._outbox.add(difference.unsettled)
         self._abandon(difference.lost)
         self._start(difference.missed)
 
@@ -368,7 +346,7 @@ class ControlLoop:
             left_over = self._executor.stop(0)
             stuck = {task.task_id for task in left_over}
             held = [task for task in self._holdings.tasks() if task.task_id in stuck]
-            self._settle(giving_up(self._engine, task, late.get(task.task_id)) for task in held)
+            self._outbox.add(giving_up(self._engine, task, late.get(task.task_id)) for task in held)
             self.slots.abandon()
             while self._outbox or self.slots.has_outcomes:
                 self._exchange(0, beat=False)

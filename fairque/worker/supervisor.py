@@ -312,10 +312,20 @@ class Supervisor:
     # -- health
 
     def is_healthy(self) -> bool:
-        """Whether every place has a process and the server answers them."""
-        limit = 2 * self._engine.config.lease_seconds / 3 + 0.5
+        """Whether every place has a process that the server answers, or that is busy with its lease renewed."""
         now = time.monotonic()
-        return all(c.page is not None and now - c.page.last_good < limit for c in self._children)
+        return all(self._is_well(child, now) for child in self._children)
+
+    def _is_well(self, child: _Child, now: float) -> bool:
+        process, page = child.process, child.page
+        if process is None or page is None or self._liaison is None:
+            return False
+        with contextlib.suppress(ValueError):  # the page was closed just now: it is dead
+            heard = page.last_good
+            if page.begun() and not _is_stopped(process.pid):  # a task may hold the interpreter's lock
+                heard = max(heard, self._liaison.renewed_at(page.incarnation))
+            return now - heard < 2 * self._engine.config.lease_seconds / 3 + 0.5
+        return False
 
     def is_ready(self) -> bool:
         """Whether every process claims tasks."""

@@ -23,7 +23,7 @@ from fairque.core.exceptions import (
 )
 from fairque.core.middleware import Middleware
 from fairque.core.models import Priority, Task
-from fairque.core.retry import Discard, fixed
+from fairque.core.retry import Discard, Snooze, fixed
 from fairque.core.states import TaskState
 from tests.support.facades import Clock
 from tests.support.queue_tasks import fetch, resize
@@ -365,6 +365,28 @@ def test_what_has_expired_is_not_handed_out_even_without_a_sweep(timed: Any, clo
     clock.advance(1.1)
     assert timed.pop().payload == 2
     assert handle.task().reason == "expired"
+
+
+@pytest.mark.parametrize("end", ["release", "retry", "snooze", "close"])
+def test_an_expiry_holds_for_another_start_too(
+    make_queue: MakeQueue, timed: Any, clock: Clock, end: str
+) -> None:
+    handle = timed.push(Task.create(payload=1, expires_at=at(clock, 60), retry=fixed(100)))
+    holder = make_queue(clock=clock)
+    task = holder.pop()
+    match end:
+        case "release":
+            holder.release(task)
+        case "retry":
+            holder.fail(task, ValueError("once"))
+        case "snooze":
+            holder.fail(task, Snooze(100))
+        case "close":
+            holder.close()
+    clock.advance(61)
+    assert timed.cleanup_expired_tasks()["expired"] == 1
+    assert (handle.state(), handle.task().reason) == (TaskState.CANCELED, "expired")
+    assert len(timed.get_errors(handle.task_id)) == (end == "retry")
 
 
 def test_a_sweep_goes_on_until_all_is_done(timed: Any, clock: Clock) -> None:

@@ -302,6 +302,26 @@ def test_a_waiter_survives_the_loss_of_its_connections(
         far.close()
 
 
+def test_news_that_were_lost_on_the_way_are_looked_up(
+    make_queue: MakeQueue, queue: Any, server: ServerProcess, flushed: redis.Redis
+) -> None:
+    """The message about the end is taken from the server, and its reply never comes."""
+    with FaultProxy(server.url) as proxy:
+        far = make_queue(url=proxy.url)
+        handle = far.push(Task.create(payload=1))
+        waiter = Waiter(lambda: handle.result(20))
+        wait_until(watched(flushed, handle.task_id))
+        wait_until(lambda: flushed.info("clients")["blocked_clients"] == 1)
+        proxy.drop_replies(1, matching=b"BLMPOP")
+        proxy.reset()
+        wait_until(lambda: proxy.replies_to_drop.left == 0)  # it listens again, and will lose what comes
+        finished = time.monotonic()
+        queue.finish(queue.pop(), "found")
+        assert waiter.join(10) == "found"
+        assert waiter.at - finished < 2
+        far.close()
+
+
 def test_closing_ends_the_listener_at_once(queue: Any) -> None:
     handle = queue.push(Task.create(payload=1))
     with pytest.raises(ResultTimeoutError):

@@ -81,11 +81,12 @@ def test_a_process_that_holds_too_much_memory_is_replaced(workshop: Workshop) ->
 
 
 def test_a_task_that_holds_the_interpreter_for_longer_than_the_lease_keeps_it(workshop: Workshop) -> None:
-    workshop.supervise()
+    supervised = workshop.supervise()
     handle = workshop.push(worker_tasks.hold(workshop.path, "hold", round(2 * LEASE)))
     while handle.state() is not TaskState.FINISHED:
         # Every claim looks for dead workers.
         assert workshop.queue.pop(users=["nobody"]) is None
+        assert supervised.supervisor.is_healthy()
         time.sleep(0.1)
     assert workshop.ledger.count("begin")["hold"] == 1
     assert workshop.stats().counters.get("workers_dead", 0) == 0

@@ -210,6 +210,18 @@ def test_a_task_past_its_timeout_is_ended(workshop: Workshop, function: Any, exe
     workshop.assert_settled()
 
 
+def test_a_process_past_its_timeout_is_killed_within_a_second(workshop: Workshop) -> None:
+    workshop.worker(executor="process", max_concurrent_tasks=1)
+    assert workshop.push(worker_tasks.quick(1)).result(20) == 1
+    limit = 0.3
+    workshop.push(worker_tasks.nap.with_options(timeout=limit, max_retries=0)(workshop.path, "n", 3600))
+    workshop.wait_for("begin", "n")
+    begun = time.monotonic()
+    [pid] = workshop.ledger.pids()
+    until(lambda: not Path(f"/proc/{pid}").exists(), limit + 2)
+    assert time.monotonic() - begun < limit + 1
+
+
 def test_hooks_run_once_around_the_tasks_of_a_worker(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -73,10 +74,18 @@ def test_a_worker_that_has_the_function_gets_the_task(workshop: Workshop, incapa
     workshop.assert_settled()
 
 
-def test_a_busy_worker_that_has_the_function_keeps_it_from_the_dead_letters(workshop: Workshop) -> None:
+@pytest.mark.parametrize(
+    ("function", "processes"),
+    [(worker_tasks.nap, 0), (worker_tasks.hold, 1)],
+    ids=["busy", "holds-interpreter"],
+)
+def test_a_busy_worker_that_has_the_function_keeps_it_from_the_dead_letters(
+    workshop: Workshop, function: Any, processes: int
+) -> None:
     """As long as one lives that could run it, a task waits for it."""
-    workshop.process(modules=["tests.support.worker_tasks", RARE_MODULE], max_concurrent_tasks=1)
-    long = workshop.push(worker_tasks.nap(workshop.path, "long", 2 * UNKNOWN_SECONDS + 1))
+    modules = ["tests.support.worker_tasks", RARE_MODULE]
+    workshop.process(processes, modules=modules, max_concurrent_tasks=1)
+    long = workshop.push(function(workshop.path, "long", round(2 * UNKNOWN_SECONDS + 1)))
     workshop.wait_for("begin", "long")
     workshop.worker()
     handle = workshop.push(Task[str](function=RARE, args=(workshop.path, "r")))

@@ -176,7 +176,9 @@ def test_a_task_that_kills_its_worker_is_a_dead_letter_after_three_crashes_alone
     workshop.assert_settled()
 
 
-def test_a_task_cancelled_while_all_workers_are_down_never_runs(make_workshop: Callable[..., Workshop]) -> None:
+def test_a_task_cancelled_while_all_workers_are_down_never_runs(
+    make_workshop: Callable[..., Workshop],
+) -> None:
     workshop = make_workshop(lease_seconds=1)
     process = workshop.process(max_concurrent_tasks=1)
     running = workshop.push(worker_tasks.nap(workshop.path, "running", 3600))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pytest
+import redis
 
 from fairque.core.exceptions import (
     FairQueueError,
@@ -317,6 +318,23 @@ def test_refusals_name_the_task_as_its_user_wrote_it(bench: Bench) -> None:
     with pytest.raises(TaskNotFoundError) as missing:
         bench.run(tasks.cancel(bench.engine, f"{name}2"))
     assert missing.value.task_id == f"{name}2"
+
+
+def test_a_push_that_stores_nothing_writes_nothing(flushed: redis.Redis) -> None:
+    """Also when virtual time has passed a tenant meanwhile, which the next call that does something takes note of."""
+    bench = Bench(flushed, fairness="worker_time")
+    for task_id, user in (("a1", "a"), ("b1", "b"), ("b2", "b")):
+        bench.push(task_id, user_id=user)
+    assert bench.claim().task_id == "a1"
+    assert flushed.zrange(bench.keys.ahead, 0, -1) == [b"a"]
+    bench.clock.advance(5)
+    keys = dump(flushed)
+    again = Task.create(task_id="b1", payload=1, on_duplicate="return")
+    assert bench.run(push.push(bench.engine, again)).existing
+    assert dump(flushed) == keys
+    bench.push("b3", user_id="b")
+    assert flushed.zcard(bench.keys.ahead) == 0
+    assert_consistent(flushed)
 
 
 # -- calls of a worker

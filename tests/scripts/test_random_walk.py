@@ -32,13 +32,15 @@ class Walker:
         self.workers: list[Session] = [bench.worker]
         self.held: dict[bytes, tuple[Session, Task[Any]]] = {}
         self.steps = [
-            (8, self.push), (2, self.push_many), (8, self.claim), (8, self.settle), (2, self.settle_late), (2, self.cancel),
-            (1, self.bury), (1, self.delete), (2, self.requeue), (2, self.policy), (1, self.pause), (3, self.advance),
+            (8, self.push), (2, self.push_many), (8, self.claim), (8, self.settle), (2, self.settle_late),
+            (2, self.cancel), (1, self.bury), (1, self.delete), (2, self.requeue), (2, self.policy), (1, self.pause), (3, self.advance),
             (1, self.join), (1, self.leave), (2, self.renew), (2, self.sweep), (1, self.compare), (1, self.repeat),
         ]  # fmt: skip
 
     def step(self) -> None:
-        chosen = self.random.choices([step for _, step in self.steps], [weight for weight, _ in self.steps])[0]
+        chosen = self.random.choices([step for _, step in self.steps], [weight for weight, _ in self.steps])[
+            0
+        ]
         try:
             chosen()
         except WorkerDeadError:
@@ -106,7 +108,9 @@ class Walker:
         holder, task = self.random.choice(list(self.held.values()))
         before = self.bench.get(task.task_id)
         live = before is not None and before.claim == task.claim
-        [code] = self.bench.exchange(settlement(task, "finish"), session=self.random.choice(self.workers)).codes
+        [code] = self.bench.exchange(
+            settlement(task, "finish"), session=self.random.choice(self.workers)
+        ).codes
         if live:
             assert code in (Settled.FINISHED, Settled.CANCELED)
         elif before is None or before.state is not TaskState.FINISHED:
@@ -173,7 +177,9 @@ class Walker:
     def compare(self) -> None:
         """A heartbeat: afterwards both sides hold the same."""
         worker = self.random.choice(self.workers)
-        exchange = self.bench.exchange(session=worker, holding=[claims.token_of(task) for task in self._held(worker)])
+        exchange = self.bench.exchange(
+            session=worker, holding=[claims.token_of(task) for task in self._held(worker)]
+        )
         if exchange.held is not None:
             for task in self._held(worker):
                 del self.held[claims.token_of(task)]

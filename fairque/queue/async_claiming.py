@@ -187,6 +187,7 @@ class AsyncClaimingQueue(BaseTaskQueue):
                         want=want,
                         settlements=[*settlements, *consumer.pending()],
                         park=park,
+                        only_if_none=True,
                         others_block=consumer.blocked > 0,
                         users=users,
                     )

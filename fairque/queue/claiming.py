@@ -190,6 +190,7 @@ class ClaimingQueue(BaseTaskQueue):
                         want=want,
                         settlements=[*settlements, *consumer.pending()],
                         park=park,
+                        only_if_none=True,
                         others_block=consumer.blocked > 0,
                         users=users,
                     )

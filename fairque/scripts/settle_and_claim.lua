@@ -3,8 +3,8 @@
 -- ARGV  prefix settings incarnation sequence random want park digest users outcomes...
 -- FLAGS allow-oom
 -- INCLUDE prelude states record clock tenants tasks stats wake leases settle sweep finish_call
--- `want`: how many tasks at most. `park`: 1 if the caller will block on its wake list should it get less, plus 2 if
--- others of its incarnation block there already.
+-- `want`: how many tasks at most. `park`: 1 if the caller will block on its wake list should it get less, plus 4 if only
+-- should it get none, plus 2 if others of its incarnation block there already.
 -- `digest`: of the tokens that the caller holds before this claim, or ''. `users`: whom to serve, packed, or '' for all.
 -- Outcomes: id, token, kind, seconds, first, second for each (lib/settle.lua).
 -- REPLY 1 if this is the stored answer to a call that was made before, codes of the outcomes, claimed tasks (id,
@@ -40,6 +40,11 @@ end
 if clock.now - clock.swept > conf.lease / 12 then
   sweep.reap()
   sweep.expire()
+  call('ZREMRANGEBYSCORE', keys.functions, '-inf', clock.now - conf.unknown * 10)
+  sweep.forget(100)
+elseif #codes > 0 then
+  -- As fast as they come, or they would pile up.
+  sweep.forget(2 * #codes)
 end
 sweep.promote()
 if want ~= '0' then sweep.take_back(incarnation) end
@@ -126,8 +131,9 @@ while clock.paused == 0 and got < wanted and spent < 1000 and bytes < 4194304 do
 end
 if got > 0 then stats.add('claimed', got) end
 
-local waits = park % 2 == 1 and got < wanted
-if waits or park >= '2' then
+local parking = tonumber(park)
+local waits = parking % 2 == 1 and got < wanted and (parking < 4 or got == 0)
+if waits or bit.band(parking, 2) ~= 0 then
   call('ZADD', keys.waiters, clock.now, incarnation)
 else
   call('ZREM', keys.waiters, incarnation)
@@ -146,6 +152,12 @@ elseif waits then
   end
 else
   wake.hand_on(last[3])
+  -- Nobody waits for what is due first: an idle worker shall.
+  local at = tonumber(first[2])
+  if clock.timer == 0 or at < clock.timer or clock.timer < clock.now - 100000 then
+    clock.timer = 0
+    wake.one()
+  end
 end
 wake.one_if_ready()
 call('HSET', keys.worker(incarnation), 'sequence', sequence, 'answer', cmsgpack.pack({codes, claimed}), 'due',

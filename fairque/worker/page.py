@@ -18,7 +18,8 @@ from typing import Self
 
 from fairque.core.record import INCARNATION_CHARS
 
-_HEAD = struct.Struct("=BBxx11sxd")  # phase, recycle, incarnation, last good call (monotonic seconds)
+# phase, recycle, incarnation, then monotonic seconds: last good call, last pulse; tasks settled
+_HEAD = struct.Struct("=BBxx11sxddQ")
 _SLOT = struct.Struct("=16sd")  # token, when the process counts as stalled (monotonic seconds)
 _EMPTY = bytes(_SLOT.size)
 _FIRST = 64
@@ -71,8 +72,8 @@ class Page:
 
     # -- the head
 
-    def _read(self) -> tuple[int, int, bytes, float]:
-        found: tuple[int, int, bytes, float] = _HEAD.unpack_from(self._map)
+    def _read(self) -> tuple[int, int, bytes, float, float, int]:
+        found: tuple[int, int, bytes, float, float, int] = _HEAD.unpack_from(self._map)
         return found
 
     @property
@@ -94,6 +95,20 @@ class Page:
     def last_good(self) -> float:
         """When the server last answered it (monotonic seconds; 0: never)."""
         return self._read()[3]
+
+    @property
+    def pulse(self) -> float:
+        """When one of its own threads last ran (monotonic seconds): old if a task holds the interpreter's lock."""
+        return self._read()[4]
+
+    @property
+    def settled(self) -> int:
+        """How many tasks it has brought to an end."""
+        return self._read()[5]
+
+    def beat(self, now: float, settled: int) -> None:
+        """Say that threads run here."""
+        self._map[24:40] = struct.pack("=dQ", now, settled)
 
     def set_phase(self, phase: Phase, *, recycle: bool = False) -> None:
         """Say where the process is."""

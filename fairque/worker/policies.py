@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
-from fairque.core.config import FairQueueConfig, WorkerConfig
+from fairque.core.config import FairQueueConfig, QueueConfig, WorkerConfig
 from fairque.core.config_checks import is_pattern
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin
@@ -17,7 +18,7 @@ def apply_policies(manager: LuaScriptManager, engine: Engine, config: FairQueueC
     """Set the policy of each user that the configuration names by id; returns how many differed from the
     server's.
 
-    A policy in the file wins over one that was set at run time, at each start of a worker.
+    A policy in the file wins over one that was set at run time, at each start of a worker; but a pause stays.
     """
     for problem in without_effect(config):
         _log.warning("%s has no effect yet", problem)
@@ -25,7 +26,10 @@ def apply_policies(manager: LuaScriptManager, engine: Engine, config: FairQueueC
     for user, policy in config.users.items():
         if user == "default" or is_pattern(user):
             continue
-        if manager.run(admin.get_user_policy(engine, user)) != policy:
+        found = manager.run(admin.get_user_policy(engine, user))
+        if found is not None and found.paused:
+            policy = replace(policy, paused=True)  # an operator's pause outlives a deployment
+        if found != policy:
             manager.run(admin.set_user_policy(engine, user, policy))
             changed += 1
     return changed
@@ -41,6 +45,9 @@ def without_effect(config: FairQueueConfig) -> list[str]:
     ]
     if config.queue.max_user_share < 1:
         found.append("queue.max_user_share")
+    if config.queue.steal_after_seconds != QueueConfig.model_fields["steal_after_seconds"].default:
+        found.append("queue.steal_after_seconds")
+    found += [f"plugins.{name}" for name in config.plugins]
     if config.queue.durability != "local":
         found.append("queue.durability")
     for user, policy in config.users.items():

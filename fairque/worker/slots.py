@@ -98,8 +98,10 @@ class Slots:
         """A task tells how far it is; only its last word is kept until the loop passes it on."""
         if task.claim is not None:
             with self._lock:
+                first = not self._progress
                 self._progress[task.claim.token] = encode(task.task_id), task.claim.token, (done, total, text)
-            self._event.set()
+            if first:
+                self._event.set()
 
     # -- called by the loop
 

@@ -45,9 +45,22 @@ def load_handler(name: str) -> TaskHandler:
     return handler
 
 
+def _read_line(fd: int) -> bytes:
+    """Up to the end of a line, unbuffered: a thread that is blocked in a buffered reader keeps Python from ending."""
+    line = bytearray()
+    while not line.endswith(b"\n") and (part := os.read(fd, 1)):
+        line += part
+    return bytes(line)
+
+
 def main() -> int:
     """Run one worker process; returns its exit code."""
-    order = json.loads(sys.stdin.buffer.readline())
+    # The pipe is this process's own: a program that a task starts shall find nothing on its standard input.
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    order = json.loads(_read_line(pipe))
     logging.basicConfig(
         level=order["log_level"], format="%(asctime)s %(levelname)s %(name)s [%(process)d]: %(message)s"
     )
@@ -67,7 +80,8 @@ def main() -> int:
         return EXIT_CONFIG
 
     def leave_with_parent() -> None:
-        sys.stdin.buffer.read()
+        while os.read(pipe, 4096):
+            pass
         logging.getLogger(__name__).warning("the supervisor is gone: this worker leaves")
         worker.ask_to_stop(worker.entry.shutdown_timeout_seconds)
 
@@ -84,7 +98,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
+    try:
+        code = main()
+    except Exception:
+        logging.getLogger(__name__).exception("the worker process could not start")
+        code = 1
     logging.shutdown()
     # A thread that is stuck in a task must not keep the process.
     os._exit(code)

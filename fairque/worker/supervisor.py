@@ -37,6 +37,8 @@ from fairque.worker.supervised import EXIT_CONFIG, EXIT_RECYCLE
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
+PULSE_SECONDS = 2.0
+"""A process whose threads have not run for so long is held up by a task."""
 KILL_GRACE_SECONDS = 0.7
 RECYCLE_GRACE_SECONDS = 5.0
 """What a process may take beyond the time that its tasks were given to end, when all stops, or when only this process
@@ -161,7 +163,7 @@ class Supervisor:
             if not self._asked:
                 for child in self._children:
                     if child.process is None and now >= child.start_at:
-                        self._start(child)
+                        self._try_start(child)
             elif all(child.process is None for child in (*self._children, *self._leaving)):
                 return
             for child in (*self._children, *self._leaving):
@@ -184,6 +186,16 @@ class Supervisor:
 
     # -- children
 
+    def _try_start(self, child: _Child) -> None:
+        """A machine that is out of processes, memory or files may have some again: the others go on meanwhile."""
+        try:
+            self._start(child)
+        except OSError as error:
+            child.failures += 1
+            pause = _pause(child.failures)
+            child.start_at = time.monotonic() + pause
+            _log.error("worker process %d cannot be started (%s); again in %.1f s", child.place, error, pause)
+
     def _start(self, child: _Child) -> None:
         slots = self.entry.max_concurrent_tasks
         page = Page.create(slots)
@@ -197,12 +209,16 @@ class Supervisor:
             "page_fd": page.fd,
             "slots": slots,
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fairque.worker.supervised"],
-            stdin=subprocess.PIPE,
-            pass_fds=(page.fd,),
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fairque.worker.supervised"],
+                stdin=subprocess.PIPE,
+                pass_fds=(page.fd,),
+                start_new_session=True,
+            )
+        except OSError:
+            page.close()
+            raise
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -237,16 +253,31 @@ class Supervisor:
             limit = now + self.entry.shutdown_timeout_seconds + RECYCLE_GRACE_SECONDS
             old = _Child(child.place, process, page, child.started, kill_at=limit)
             self._leaving.append(old)
-            child.process, child.page, child.start_at = None, None, now
+            # One that asks for it before it has done anything would ask again at once.
+            child.failures = 0 if page.settled else child.failures + 1
+            child.process, child.page, child.start_at = None, None, now + _pause(child.failures)
             self.restarts += 1
             return
-        if any(begun.stalled_at < now for begun in page.begun()):
+        if self._is_stalled(page, now):
             _log.error("worker process %d is stalled and is killed", process.pid)
             self._kill(child)
             return
         silent = now - page.last_good > SILENT_LEASES * self._engine.config.lease_seconds
         if silent and page.incarnation and self._liaison is not None and not _is_stopped(process.pid):
             self._liaison.keep_alive(page.incarnation, now)
+
+    def _is_stalled(self, page: Page, now: float) -> bool:
+        """Whether its oldest task is out of time and no thread of its own gets to run, so that it cannot see to that
+        itself; or it has said nothing for the same time to a server that answers."""
+        if now - page.pulse > PULSE_SECONDS and any(begun.stalled_at < now for begun in page.begun()):
+            return True
+        heard = (
+            self._liaison.renewed_at(page.incarnation)
+            if self._liaison is not None and page.incarnation
+            else 0.0
+        )
+        answers = now - heard < self._engine.config.lease_seconds
+        return answers and not page.begun() and now - page.last_good > self.entry.stall_limit_seconds
 
     def _out_of_time(self, child: _Child) -> None:
         child.late = True
@@ -299,7 +330,7 @@ class Supervisor:
         steady = now - gone.started > STEADY_SECONDS or gone.code in (0, EXIT_RECYCLE)
         was_ready = gone.page.phase is not Phase.STARTING
         child.failures = 0 if steady else child.failures + 1
-        pause = BACKOFF_SECONDS[min(max(0, child.failures - was_ready), len(BACKOFF_SECONDS) - 1)]
+        pause = _pause(max(0, child.failures - was_ready))
         child.process, child.page, child.start_at = None, None, now + pause
         self.restarts += 1
         if gone.code == EXIT_CONFIG:
@@ -332,6 +363,10 @@ class Supervisor:
         return self.is_healthy() and all(
             c.page is not None and c.page.phase is Phase.READY for c in self._children
         )
+
+
+def _pause(failures: int) -> float:
+    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
 
 
 def _kill_group(pid: int) -> None:

@@ -238,7 +238,10 @@ class Worker:
         """
         while not self._out.wait(WATCH_SECONDS):
             loop, executor = self._loop, self._executor
-            if self._page is None or loop is None or executor is None or loop.stopping:
+            if self._page is None or loop is None or executor is None:
+                continue
+            self._page.beat(time.monotonic(), loop.completed)
+            if loop.stopping:
                 continue
             if reason := self._why_recycle(loop, executor):
                 _log.warning("this worker process is replaced: %s", reason)

@@ -126,8 +126,8 @@ def test_a_thread_stuck_past_its_timeout_has_its_process_replaced(workshop: Work
 def test_stopping_is_not_held_up_by_a_stuck_thread(workshop: Workshop) -> None:
     supervised = workshop.supervise(shutdown_timeout_seconds=1)
     stuck = workshop.push(worker_tasks.nap(workshop.path, "stuck", 3600))
-    busy = workshop.push(worker_tasks.hold(workshop.path, "hold", 3600))
     workshop.wait_for("begin", "stuck")
+    busy = workshop.push(worker_tasks.hold(workshop.path, "hold", 3600))
     workshop.wait_for("begin", "hold")
     assert supervised.stop() < 1 + 1 + 0.5
     for handle in (stuck, busy):  # given back, and none of them blamed

@@ -35,7 +35,13 @@ def test_the_first_example_prints_what_the_readme_says(
     )
     try:
         done = subprocess.run(
-            [sys.executable, "push.py"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "push.py"],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     finally:
         worker.send_signal(signal.SIGTERM)

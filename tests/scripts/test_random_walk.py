@@ -33,14 +33,14 @@ class Walker:
         self.held: dict[bytes, tuple[Session, Task[Any]]] = {}
         self.steps = [
             (8, self.push), (2, self.push_many), (8, self.claim), (8, self.settle), (2, self.settle_late),
-            (2, self.cancel), (1, self.bury), (1, self.delete), (2, self.requeue), (2, self.policy), (1, self.pause), (3, self.advance),
-            (1, self.join), (1, self.leave), (2, self.renew), (2, self.sweep), (1, self.compare), (1, self.repeat),
+            (2, self.cancel), (1, self.bury), (1, self.delete), (2, self.requeue), (2, self.policy), (1, self.pause),
+            (3, self.advance), (1, self.join), (1, self.leave), (2, self.renew), (2, self.sweep),
+            (1, self.compare), (1, self.repeat),
         ]  # fmt: skip
 
     def step(self) -> None:
-        chosen = self.random.choices([step for _, step in self.steps], [weight for weight, _ in self.steps])[
-            0
-        ]
+        weights, steps = zip(*self.steps, strict=True)
+        [chosen] = self.random.choices(steps, weights)
         try:
             chosen()
         except WorkerDeadError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import struct
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
@@ -11,8 +12,13 @@ import msgspec
 from fairque.core.exceptions import SchemaMismatchError
 from fairque.core.keys import encode
 from fairque.core.models import QueueSizes, UserPolicy
+from fairque.core.states import TaskState
 from fairque.queue.operations.base import SCHEMA, Engine, Flow
 
+_log = logging.getLogger(__name__)
+
+NOT_YET = {"rate_limit", "burst", "max_queued", "group"}
+"""Parts of a policy that are stored but not enforced by this version."""
 _TENANT = struct.Struct(">BdddIIIIIIIIIIddd")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(strict=False).decode
@@ -84,6 +90,8 @@ def set_user_policy(engine: Engine, user_id: str, policy: UserPolicy | None) -> 
     if policy is not None:
         given = {name: value for name, value in asdict(policy).items() if value is not None}
         packed = _pack(given | {"weight": round(policy.weight * 1000)})
+        for name in NOT_YET & given.keys():
+            _log.warning("user %r: %s is stored, but has no effect yet", user_id, name)
     yield engine.call("set_policy", encode(user_id), packed)
 
 
@@ -98,8 +106,7 @@ def get_user_policy(engine: Engine, user_id: str) -> Flow[UserPolicy | None]:
 
 def pause_user(engine: Engine, user_id: str, paused: bool) -> Flow[None]:
     """Keep the tenant's tasks waiting, or let them go on; running ones are not touched."""
-    policy = yield from get_user_policy(engine, user_id)
-    yield from set_user_policy(engine, user_id, replace(policy or UserPolicy(), paused=paused))
+    yield engine.call("pause_user", encode(user_id), int(paused))
 
 
 def pause(engine: Engine, paused: bool) -> Flow[None]:
@@ -153,13 +160,14 @@ def get_stats(engine: Engine) -> Flow[QueueStats]:
 def sweep(engine: Engine, max_calls: int = 10_000) -> Flow[dict[str, int]]:
     """Do what time alone brings, in bounded chunks: due tasks, expired ones, registries of records that are gone."""
     totals = {"promoted": 0, "expired": 0, "forgotten": 0}
-    offset = 0
-    for _ in range(max_calls):
-        promoted, expired, forgotten, following = yield engine.call("sweep", offset)
-        totals["promoted"] += promoted
-        totals["expired"] += expired
-        totals["forgotten"] += forgotten
-        if not (promoted or expired) and following < 0:
-            break
-        offset = max(0, following)
+    for state in (TaskState.FINISHED, TaskState.CANCELED):
+        offset = 0
+        for _ in range(max_calls):
+            promoted, expired, forgotten, following = yield engine.call("sweep", state.value, offset)
+            totals["promoted"] += promoted
+            totals["expired"] += expired
+            totals["forgotten"] += forgotten
+            if not (promoted or expired) and following < 0:
+                break
+            offset = max(0, following)
     return totals

@@ -118,15 +118,16 @@ def settle_and_claim(
     want: int = 0,
     settlements: Sequence[Settlement] = (),
     park: bool = False,
+    only_if_none: bool = False,
     others_block: bool = False,
     holding: Iterable[bytes] | None = None,
     users: Sequence[str] = (),
 ) -> Flow[Exchange]:
     """Settle what ended, then claim up to `want` tasks, in one call.
 
-    `park`: the caller will block on its wake list if it gets less. `others_block`: others of its incarnation
-    do so already, and stay. `holding`: tokens that it holds after these settlements, to be compared; also
-    renews the lease.
+    `park`: the caller will block on its wake list if it gets less (`only_if_none`: if it gets none).
+    `others_block`: others of its incarnation do so already, and stay. `holding`: tokens that it holds after
+    these settlements, to be compared; also renews the lease.
 
     Raises:
         WorkerDeadError: this incarnation was declared dead, or has never joined.
@@ -144,7 +145,7 @@ def settle_and_claim(
         session.sequence,
         os.urandom(8),
         want,
-        int(park) + 2 * others_block,
+        int(park) + 2 * others_block + 4 * only_if_none,
         "" if holding is None else digest(holding),
         only,
         *(argument for settlement in settlements for argument in settlement.argv()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from fairque.core.record import MAX_DEDUP_BYTES, pack_new
 from fairque.core.registry import check_portable
 from fairque.queue.operations.base import Argument, Engine, Flow
 from fairque.queue.operations.records import micros
+
+_log = logging.getLogger(__name__)
 
 CHUNK = 500
 CHUNK_BYTES = 4 << 20
@@ -71,6 +74,8 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
         raise InvalidTaskError(
             "depends_on is not supported yet: push the task when its dependencies have finished"
         )
+    if task.limiter is not None:
+        _log.warning("task %s: the limiter %r has no effect yet", task.task_id, task.limiter)
     if task.function:
         check_portable(task.function)
     body = encode_task_body(task)

@@ -1,7 +1,7 @@
 -- INCLUDE prelude keys states record clock tenants stats tasks leases settle wake
 -- EXPORTS sweep
 -- What time alone brings: due tasks, expired tasks, dead workers. Every call of a worker does a little of it.
-local PROMOTE, EXPIRE, REAP, PASSED = 200, 100, 100, 50
+local PROMOTE, EXPIRE, REAP, PASSED = 200, 100, 100, 10
 local sweep = {}
 
 local function enqueue(id, rec, at_head)
@@ -64,6 +64,30 @@ function sweep.expire(limit)
     call('ZREM', keys.expiring, id)
   end
   return #late
+end
+
+-- The registries of tasks whose records have expired: the oldest entries, and if records with a longer TTL stand
+-- there, some place behind them.
+function sweep.forget(limit)
+  local before = clock.now - conf.result_ttl * 1000
+  local forgotten = 0
+  for _, state in ipairs({FINISHED, CANCELED}) do
+    local registry = keys.state(STATE_NAMES[state])
+    local old = call('ZRANGEBYSCORE', registry, '-inf', before, 'LIMIT', 0, limit)
+    local gone = 0
+    local function drop(ids)
+      for _, id in ipairs(ids) do
+        if call('EXISTS', keys.task(id)) == 0 then gone = gone + call('ZREM', registry, id) end
+      end
+    end
+    drop(old)
+    if gone == 0 and #old == limit then
+      local offset = clock.now % call('ZCOUNT', registry, '-inf', before)
+      drop(call('ZRANGEBYSCORE', registry, '-inf', before, 'LIMIT', offset, limit))
+    end
+    forgotten = forgotten + gone
+  end
+  return forgotten
 end
 
 -- An incarnation is marked dead first, so that nothing it says afterwards counts.

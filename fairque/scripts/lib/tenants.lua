@@ -1,6 +1,6 @@
 -- INCLUDE prelude keys record clock
 -- EXPORTS tenants
--- The fair scheduler: start-time fair queueing over tenants (docs/fairness.md; tests/model/reference.py is the same
+-- The fair scheduler: start-time fair queueing over tenants (docs/internals.md; tests/model/reference.py is the same
 -- algorithm in Python, and a property test compares every decision).
 --
 -- A tenant is read on first use, changed in memory and written once. `counted_weight` and `counted_running` are exactly

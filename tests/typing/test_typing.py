@@ -35,7 +35,7 @@ def test_mypy_refuses_exactly_the_marked_lines(path: Path) -> None:
 def test_pyright_refuses_exactly_the_marked_lines(path: Path) -> None:
     pytest.importorskip("pyright")
     done = subprocess.run(
-        [sys.executable, "-m", "pyright", "--outputjson", str(path)],
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(path)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     report = json.loads(done.stdout)

@@ -44,10 +44,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         run(
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
             *("-days", "2", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt"),
+            # Python verifies strictly from 3.13 on.
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         )
 
     def signed(name: str, alternative_names: str) -> None:
-        (made.directory / f"{name}.ext").write_text(f"subjectAltName={alternative_names}\n")
+        (made.directory / f"{name}.ext").write_text(
+            f"subjectAltName={alternative_names}\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+        )
         run(
             *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
             *("-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr"),

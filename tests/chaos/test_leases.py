@@ -147,10 +147,10 @@ def test_a_server_that_lost_what_it_had_acknowledged_is_told_again(
     workshop = Workshop(server, tmp_path)
     try:
         worker = workshop.worker(max_concurrent_tasks=2)
-        ended = workshop.push(worker_tasks.work(workshop.path, "ended", 0.3))
+        ended = workshop.push(worker_tasks.work(workshop.path, "ended", 1))
+        workshop.wait_for("begin", "ended")
         workshop.queue.pause()
         since = workshop.push(worker_tasks.work(workshop.path, "since", 3))
-        workshop.wait_for("begin", "ended")
         workshop.client.save()
         workshop.queue.resume()
         workshop.wait_for("begin", "since")

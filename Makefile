@@ -14,7 +14,7 @@ FAIRQUE_CHAOS_MINUTES ?= 5
 
 .PHONY: help
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; set PYTHON=/path/to/python3" >&2; exit 1; }
@@ -60,10 +60,25 @@ format: env  ## apply the format and the safe fixes
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: env  ## the benchmarks, one after the other
-	@set -e; shopt -s nullglob; \
-	if [ -f benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; exit; fi; \
-	for job in benchmarks/[!_]*.py; do echo "== $$job"; $(BIN)/python $$job; done
+bench: env  ## the benchmarks beside the peers (QUICK=1: 3 minutes; ARGS="--only drain" for a part)
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-guard
+bench-guard: env  ## whether an operation got slower than committed (ARGS=--update to commit new figures)
+	$(BIN)/python benchmarks/guard.py $(ARGS)
+
+.PHONY: bench-docs
+bench-docs: env  ## put the last full report into docs/performance.md
+	$(BIN)/python benchmarks/run.py --write-docs $(ARGS)
+
+.PHONY: bench-lock
+bench-lock:  ## pin the newest peers anew (needs uv and npm)
+	@set -e; cd benchmarks; for group in "" -arq -saq; do \
+		uv pip compile requirements$$group.in $(BENCH_LOCK_OPTIONS) -o requirements$$group.lock; \
+	done; \
+	cd bullmq; npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --save-exact \
+		bullmq@latest ioredis@latest
+BENCH_LOCK_OPTIONS = --upgrade $(subst "make lock","make bench-lock",$(LOCK_OPTIONS))
 
 .PHONY: chaos
 chaos: env  ## random faults for FAIRQUE_CHAOS_MINUTES (5) minutes
@@ -82,5 +97,5 @@ LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes --no
 
 .PHONY: clean
 clean:  ## remove environments, caches and what was built
-	rm -rf .venv .venv-3.* build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-3.* .venv-bench build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find fairque tests -name __pycache__ -type d -prune -exec rm -rf {} +

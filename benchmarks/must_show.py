@@ -119,7 +119,7 @@ def idle_cost() -> None:
             time.sleep(IDLE_SECONDS)
             ended, total_after, calls_after = look()
             seconds = ended - began
-            sent = {name: (calls_after[name] - calls[name]) / seconds for name in ("evalsha", "blpop")}
+            sent = {name: (calls_after[name] - calls[name]) / seconds for name in ("fcall", "blpop")}
             rate = sum(sent.values())
             say(f"b  requests of {IDLE_WORKERS} idle workers", f"{rate:.0f}/s", "<= 100/s", rate <= 100)
             for name, each in sent.items():

@@ -1,0 +1,1 @@
+"""FairQueue alone: against its limits, as it grows, and what it holds in memory."""

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, WorkerConfig
     from fairque.core.context import current_task
     from fairque.core.decorator import task
-    from fairque.core.models import DLQEntry, Priority, Task, UserPolicy
+    from fairque.core.models import DLQEntry, Priority, Task
+    from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
     from fairque.core.retry import Discard, RetryAfter, Snooze, exponential, fixed, linear
     from fairque.core.states import TaskState
     from fairque.queue.async_queue import AsyncTaskQueue
@@ -29,6 +30,8 @@ __all__ = [
     "DLQEntry",
     "Discard",
     "FairQueueConfig",
+    "GroupPolicy",
+    "LimiterPolicy",
     "Priority",
     "QueueConfig",
     "RedisConfig",
@@ -57,6 +60,8 @@ _HOMES = {
     "DLQEntry": "fairque.core.models",
     "Discard": "fairque.core.retry",
     "FairQueueConfig": "fairque.core.config",
+    "GroupPolicy": "fairque.core.policies",
+    "LimiterPolicy": "fairque.core.policies",
     "Priority": "fairque.core.models",
     "QueueConfig": "fairque.core.config",
     "RedisConfig": "fairque.core.config",
@@ -67,7 +72,7 @@ _HOMES = {
     "TaskHandler": "fairque.worker.handler",
     "TaskQueue": "fairque.queue.queue",
     "TaskState": "fairque.core.states",
-    "UserPolicy": "fairque.core.models",
+    "UserPolicy": "fairque.core.policies",
     "Worker": "fairque.worker.worker",
     "WorkerConfig": "fairque.core.config",
     "current_task": "fairque.core.context",

@@ -8,12 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
-from fairque.cli import config, control, dlq, doctor, push, server, tasks, worker
+from fairque.cli import (
+    config,
+    control,
+    coverage,
+    dlq,
+    doctor,
+    groups,
+    limiters,
+    push,
+    server,
+    tasks,
+    users,
+    why,
+    worker,
+)
 from fairque.cli.demo import command as demo
 from fairque.cli.exits import ExitCode, help_text
 from fairque.cli.run import ConfigOption, JsonOption, UrlOption, command
 
-_TASKS, _QUEUE, _SETUP = "Tasks", "The queue", "Set-up"
+_TASKS, _QUEUE, _TENANTS, _SETUP = "Tasks", "The queue", "Tenants", "Set-up"
 
 app = typer.Typer(
     name="fairque",
@@ -29,13 +43,18 @@ command(app, rich_help_panel=_TASKS)(push.push)
 command(app, rich_help_panel=_TASKS)(tasks.ls)
 command(app, rich_help_panel=_TASKS)(tasks.show)
 command(app, rich_help_panel=_TASKS)(tasks.wait)
+command(app, rich_help_panel=_TASKS)(why.why)
 command(app, rich_help_panel=_TASKS)(tasks.cancel)
 command(app, rich_help_panel=_TASKS)(tasks.retry)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_TASKS)
 command(app, rich_help_panel=_QUEUE)(control.stats)
 command(app, rich_help_panel=_QUEUE)(control.pause)
 command(app, rich_help_panel=_QUEUE)(control.resume)
+app.add_typer(users.app, name="users", rich_help_panel=_TENANTS)
+app.add_typer(groups.app, name="groups", rich_help_panel=_TENANTS)
+app.add_typer(limiters.app, name="limiters", rich_help_panel=_TENANTS)
 command(app, rich_help_panel=_SETUP)(doctor.doctor)
+command(config.app)(coverage.coverage)
 app.add_typer(server.app, name="server", rich_help_panel=_SETUP)
 app.add_typer(config.app, name="config", rich_help_panel=_SETUP)
 

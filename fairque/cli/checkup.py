@@ -312,7 +312,7 @@ def _queue(patient: Patient) -> Iterator[Finding]:
     if stats is None:
         if patient.trouble:
             yield Finding(
-                "scripts", "fail", patient.trouble, "does the ACL user have EVALSHA, SCRIPT and the keys?"
+                "scripts", "fail", patient.trouble, "has the ACL user FCALL, FUNCTION LOAD and the keys?"
             )
         return
     yield Finding("scripts", "ok", "they run")

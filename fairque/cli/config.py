@@ -9,6 +9,9 @@ import typer
 
 from fairque.cli.run import Run, command
 
+FileArgument = Annotated[
+    Path | None, typer.Argument(metavar="[FILE]", help="Else that of --config.", show_default=False)
+]
 app = typer.Typer(
     no_args_is_help=True, help="The configuration: check a file, show what is in effect, begin one."
 )
@@ -17,9 +20,7 @@ app = typer.Typer(
 @command(app)
 def check(
     run: Run,
-    file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Else that of --config.", show_default=False)
-    ] = None,
+    file: FileArgument = None,
 ) -> None:
     """Check a configuration file, under the environment. Exit code 2: it is wrong, and every mistake is named."""
     from fairque.core.exceptions import ConfigError
@@ -37,13 +38,15 @@ def check(
                 "server": str(config.redis.address),
                 "workers": workers,
                 "users": list(config.users),
+                "groups": list(config.groups),
+                "limiters": list(config.limiters),
                 "plugins": list(config.plugins),
             }
         )
         return
     run.out.line(
         f"{run.config_file}: good. Server {config.redis.address}, workers {', '.join(workers)}, "
-        f"{len(config.users)} user policies"
+        f"{len(config.users)} user policies, {len(config.groups)} groups, {len(config.limiters)} limiters"
     )
 
 

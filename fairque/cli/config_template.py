@@ -16,12 +16,20 @@ _HEAD = """\
 # The environment wins over this file: FAIRQUE_REDIS__URL is redis.url, FAIRQUE_QUEUE__LEASE_SECONDS is
 # queue.lease_seconds.
 """
-_USERS = """\
+_POLICIES = """\
 # Limits of single users, by id or pattern; `default` is for everybody else.
 users: {}
-#  alice: {weight: 2}
-#  "trial-*": {max_concurrency: 1}
+#  alice: {weight: 2, group: acme}
+#  "trial-*": {max_concurrency: 1, rate_limit: 100/m}
 #  default: {max_concurrency: 50}
+
+# What the users of an organisation get together; a user's policy names its group.
+groups: {}
+#  acme: {weight: 3, max_concurrency: 200}
+
+# Limits for all tasks together that name them: @task(limiter="stripe-api")
+limiters: {}
+#  stripe-api: {rate_limit: 25/s, max_concurrency: 10}
 """
 
 
@@ -44,7 +52,7 @@ def template() -> str:
             "queue:",
             *_fields(QueueConfig, "  ", {}),
             "",
-            _USERS,
+            _POLICIES,
         ]
     )
 

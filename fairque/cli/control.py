@@ -12,7 +12,8 @@ from fairque.cli.words import span
 if TYPE_CHECKING:
     from fairque.cli.output import Output
     from fairque.queue.health import QueueHealth
-    from fairque.queue.operations.admin import QueueStats, UserStats
+    from fairque.queue.operations.admin import QueueStats
+    from fairque.queue.operations.users import UserStats
 
 
 def pause(

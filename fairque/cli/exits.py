@@ -31,13 +31,19 @@ _TEXTS = {
     ExitCode.FAILED: "what was asked for failed: the task failed or was canceled, a check found a fault",
     ExitCode.USAGE: "wrong usage, a bad argument, configuration or task; nothing was done",
     ExitCode.NO_SERVER: "no server answers, or none runs",
-    ExitCode.NOT_FOUND: "there is no such task",
+    ExitCode.NOT_FOUND: "there is no such task, group or limiter",
     ExitCode.TIMEOUT: "it has not ended in the given time",
-    ExitCode.REFUSED: "refused as things are: a duplicate, a state that does not allow it, a full server",
+    ExitCode.REFUSED: "refused as things are: a duplicate, a state that does not allow it, a full server or quota",
     ExitCode.INTERNAL: "a fault in fairque itself (FAIRQUE_TRACEBACK=1 shows where)",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitCode.BROKEN_PIPE: "whoever read the output has gone",
 }
+
+# What errors know besides their message.
+_TOLD = (
+    "task_id", "user_id", "state", "reason", "error_type", "traceback",
+    "group", "tasks", "limiter", "queued", "limit", "room_in_seconds",
+)  # fmt: skip
 
 
 def exit_code(error: BaseException) -> ExitCode:
@@ -47,7 +53,7 @@ def exit_code(error: BaseException) -> ExitCode:
     match error:
         case ours.QueueUnavailableError():
             return ExitCode.NO_SERVER
-        case ours.TaskNotFoundError():
+        case ours.TaskNotFoundError() | ours.UnknownGroupError() | ours.UnknownLimiterError():
             return ExitCode.NOT_FOUND
         case ours.ResultTimeoutError():
             return ExitCode.TIMEOUT
@@ -56,6 +62,7 @@ def exit_code(error: BaseException) -> ExitCode:
         case (
             ours.DuplicateTaskError()
             | ours.InvalidStateError()
+            | ours.GroupInUseError()
             | ours.QueueFullError()
             | ours.QuotaExceededError()
             | ours.SchemaMismatchError()
@@ -68,7 +75,7 @@ def exit_code(error: BaseException) -> ExitCode:
 def error_data(error: BaseException, code: ExitCode) -> dict[str, Any]:
     """The error as `--json` prints it, on standard error."""
     data: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
-    for name in ("task_id", "user_id", "state", "reason", "error_type", "traceback"):
+    for name in _TOLD:
         value = getattr(error, name, None)
         if value:
             data[name] = value

@@ -21,13 +21,16 @@ from fairque.core.rebuild import rebuild_value
 from fairque.core.retry import RetryPolicy, type_name
 
 __all__ = [
+    "Body",
     "bind_arguments",
+    "body_options",
     "decode_error",
     "decode_task_body",
     "decode_value",
     "encode_error",
     "encode_task_body",
     "encode_value",
+    "read_task_body",
     "rebuild_arguments",
 ]
 
@@ -56,7 +59,9 @@ _read_options = attrgetter(*_OPTIONS.values())
 _NO_OPTIONS = _read_options(Task())
 
 
-class _Body(msgspec.Struct, array_like=True):
+class Body(msgspec.Struct, array_like=True):
+    """The part of a task that scripts never read. `options` are by number, see `body_options`."""
+
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     payload: Any = None
@@ -72,7 +77,7 @@ class _Error(msgspec.Struct, array_like=True):
 
 
 _values = msgspec.msgpack.Decoder(ext_hook=from_ext)
-_bodies = msgspec.msgpack.Decoder(_Body, ext_hook=from_ext)
+_bodies = msgspec.msgpack.Decoder(Body, ext_hook=from_ext)
 _errors = msgspec.msgpack.Decoder(_Error)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -135,16 +140,34 @@ def decode_task_body(data: bytes) -> dict[str, Any]:
     Raises:
         SerializationError: the bytes are malformed.
     """
-    body: _Body = _decode(_bodies, data)
-    fields: dict[str, Any] = {"args": body.args, "kwargs": body.kwargs, "payload": body.payload}
-    if body.options:
-        for number, value in body.options.items():
-            name = _OPTIONS.get(number)
-            # An option that a newer version wrote is not ours to know.
-            if name is not None:
-                kind = _OPTION_TYPES.get(name)
-                fields[name] = value if kind is None else _option(name, value, kind)
-    return fields
+    body = read_task_body(data)
+    return {"args": body.args, "kwargs": body.kwargs, "payload": body.payload, **body_options(body)}
+
+
+def read_task_body(data: bytes) -> Body:
+    """What `encode_task_body` packed.
+
+    Raises:
+        SerializationError: the bytes are malformed.
+    """
+    body: Body = _decode(_bodies, data)
+    return body
+
+
+def body_options(body: Body) -> dict[str, Any]:
+    """The options that the task was given, by the names of Task's fields.
+
+    Raises:
+        SerializationError: one of them is malformed.
+    """
+    options: dict[str, Any] = {}
+    for number, value in body.options.items():
+        name = _OPTIONS.get(number)
+        # An option that a newer version wrote is not ours to know.
+        if name is not None:
+            kind = _OPTION_TYPES.get(name)
+            options[name] = value if kind is None else _option(name, value, kind)
+    return options
 
 
 def _option(name: str, value: Any, kind: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
@@ -29,7 +30,8 @@ from fairque.core.config_loading import (
 )
 from fairque.core.config_writing import as_yaml, shown
 from fairque.core.exceptions import ConfigError
-from fairque.core.models import UserPolicy
+from fairque.core.patterns import is_pattern
+from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
 from fairque.core.redis_url import RedisAddress, parse_redis_url
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ def _user_list_schema(_source: Any, handler: Any) -> core_schema.CoreSchema:
     )
 
 
-def _policy_schema(_source: Any, _handler: Any) -> core_schema.CoreSchema:
-    return core_schema.no_info_plain_validator_function(config_checks.user_policy)
+def _policy_schema(source: Any, _handler: Any) -> core_schema.CoreSchema:
+    return core_schema.no_info_plain_validator_function(partial(config_checks.policy, source))
 
 
 def _path_schema(_source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -67,7 +69,7 @@ def _path_schema(_source: Any, handler: Any) -> core_schema.CoreSchema:
 
 
 UserList: TypeAlias = Annotated[list[str] | Literal["*"], GetPydanticSchema(_user_list_schema)]
-Policy: TypeAlias = Annotated[UserPolicy, GetPydanticSchema(_policy_schema)]
+_POLICY = GetPydanticSchema(_policy_schema)
 FileName: TypeAlias = Annotated[str, GetPydanticSchema(_path_schema)]
 
 
@@ -224,7 +226,9 @@ class FairQueueConfig(Section, BaseSettings):
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER)
-    sections: ClassVar[tuple[str, ...]] = ("redis", "workers", "queue", "users", "plugins")
+    sections: ClassVar[tuple[str, ...]] = (
+        "redis", "workers", "queue", "users", "groups", "limiters", "plugins",
+    )  # fmt: skip
 
     redis: RedisConfig = Field(default_factory=RedisConfig)
     """The server."""
@@ -232,8 +236,12 @@ class FairQueueConfig(Section, BaseSettings):
     """Worker entries; one that serves everybody if left out."""
     queue: QueueConfig = Field(default_factory=QueueConfig)
     """The queue."""
-    users: dict[str, Policy] = Field(default_factory=dict)
+    users: dict[str, Annotated[UserPolicy, _POLICY]] = Field(default_factory=dict)
     """Policies by user id, by pattern (`team-*`), or for everybody else (`default`)."""
+    groups: dict[str, Annotated[GroupPolicy, _POLICY]] = Field(default_factory=dict)
+    """Organisations by name: what their users, whose policies name them, get together."""
+    limiters: dict[str, Annotated[LimiterPolicy, _POLICY]] = Field(default_factory=dict)
+    """Limits by name, for all tasks together that name them."""
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options by name of the plugin."""
 
@@ -310,7 +318,7 @@ class FairQueueConfig(Section, BaseSettings):
         if user_id in self.users:
             return self.users[user_id]
         for pattern, policy in self.users.items():
-            if config_checks.is_pattern(pattern) and fnmatchcase(user_id, pattern):
+            if is_pattern(pattern) and fnmatchcase(user_id, pattern):
                 return policy
         return self.users.get("default")
 
@@ -326,7 +334,7 @@ class FairQueueConfig(Section, BaseSettings):
     @classmethod
     def contradictions(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
         yield from config_checks.entry_contradictions(data.get("workers"))
-        yield from config_checks.user_problems(data.get("users"))
+        yield from config_checks.policy_problems(data)
 
     @classmethod
     def settings_customise_sources(

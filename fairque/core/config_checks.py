@@ -9,17 +9,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from fairque.core.config_errors import Problem, as_line, nearest, path_text, value_text
-from fairque.core.exceptions import FairQueueError, InvalidTaskError
+from fairque.core.exceptions import ConfigError, FairQueueError, InvalidTaskError
 from fairque.core.keys import encode
-from fairque.core.models import UserPolicy
+from fairque.core.patterns import is_pattern, lua_pattern
+from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
+
+PolicyT = TypeVar("PolicyT", UserPolicy, GroupPolicy, LimiterPolicy)
 
 MAX_LISTED_USERS = 10_000
-DEFAULT_POLICY = "default"
+MAX_PATTERNS = 1000
 _PREFIX = re.compile(r"[\w.:-]*(\{[\w.:-]+\})?[\w.:-]*", re.ASCII)
 
 
@@ -74,27 +77,59 @@ def entry_contradictions(workers: Any) -> Iterator[Problem]:
                 yield Problem(place, user, text)
 
 
-def user_problems(users: Any) -> Iterator[Problem]:
-    """Of the names under `users`."""
-    for name in users if isinstance(users, Mapping) else ():
-        if isinstance(name, str):
+def policy_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of the names under `users`, `groups` and `limiters`, and of the groups that policies name."""
+    users, groups, limiters = (_mapping(data.get(section)) for section in ("users", "groups", "limiters"))
+    for section, names, what in (("groups", groups, "group name"), ("limiters", limiters, "limiter name")):
+        for name in names:
+            if isinstance(name, str):
+                yield from _name_problem(name, (section, name), what)
+    patterns = [name for name in users if isinstance(name, str) and is_pattern(name)]
+    if len(patterns) > MAX_PATTERNS:
+        text = (
+            f"must hold at most {MAX_PATTERNS} patterns, not {len(patterns)}: put users into groups instead"
+        )
+        yield Problem(("users",), None, text)
+    for name, policy in users.items():
+        if not isinstance(name, str):
+            continue
+        if is_pattern(name):
+            yield from _pattern_problem(name)
+        else:
             yield from _name_problem(name, ("users", name), "user id")
+        yield from _group_problem(name, _get(policy, "group", None), groups)
 
 
-def user_policy(value: Any) -> UserPolicy:
-    """`value`, a mapping of `UserPolicy`'s fields, as a policy.
+def _pattern_problem(pattern: str) -> Iterator[Problem]:
+    try:
+        lua_pattern(pattern)
+    except ConfigError as exc:
+        yield Problem(("users", pattern), pattern, str(exc))
+
+
+def _group_problem(user: str, group: Any, groups: Mapping[Any, Any]) -> Iterator[Problem]:
+    if not isinstance(group, str) or not group or group in groups:
+        return
+    close = nearest(group, [name for name in groups if isinstance(name, str)])
+    hint = f"did you mean {close!r}?" if close else f"add it there: `{group}: {{}}`"
+    yield Problem(("users", user, "group"), group, f"{value_text(group)} is not one of `groups`; {hint}")
+
+
+def policy(kind: type[PolicyT], value: Any) -> PolicyT:
+    """`value`, a mapping of the fields of `kind`, as a policy of that kind.
 
     Raises:
         ValidationError: with a line for each field that is wrong.
     """
-    if isinstance(value, UserPolicy):
+    if isinstance(value, kind):
         return value
     if value is None:  # `alice:` with nothing after it
         value = {}
-    names = [field.name for field in dataclasses.fields(UserPolicy)]
+    names = [field.name for field in dataclasses.fields(kind)]
     problems: list[Problem] = []
     if not isinstance(value, Mapping):
-        text = f"must be a mapping of {', '.join(names)}, not {value_text(value)}"
+        told = type(value).__name__ if dataclasses.is_dataclass(value) else value_text(value)
+        text = f"must be a mapping of {', '.join(names)}, not {told}"
         problems.append(Problem((), None, text))
         value = {}
     for name, setting in value.items():
@@ -105,20 +140,21 @@ def user_policy(value: Any) -> UserPolicy:
             continue
         try:  # one by one, so that each mistake is told (a burst needs a rate_limit beside it)
             fields: dict[str, Any] = {"rate_limit": 1.0, name: setting}
-            UserPolicy(**fields)
+            kind(**fields)
         except (FairQueueError, TypeError, ValueError) as exc:
-            problems.append(Problem((name,), setting, str(exc)))
+            # A limiter without a rate_limit is not wrong yet: it may have the other limit.
+            if setting is not None:
+                problems.append(Problem((name,), setting, str(exc)))
     if not problems:
         try:
-            return UserPolicy(**value)
+            return kind(**value)
         except (FairQueueError, TypeError, ValueError) as exc:
             problems.append(Problem((), None, str(exc)))
-    raise ValidationError.from_exception_data("UserPolicy", [as_line(problem) for problem in problems])
+    raise ValidationError.from_exception_data(kind.__name__, [as_line(problem) for problem in problems])
 
 
-def is_pattern(name: str) -> bool:
-    """Whether a name under `users` stands for several users."""
-    return any(character in name for character in "*?[")
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _get(entry: Any, name: str, default: Any) -> Any:

@@ -13,10 +13,12 @@ import yaml
 from fairque.core.config_errors import is_secret, path_text
 from fairque.core.config_server import TLS_FIELDS
 from fairque.core.exceptions import ConfigError
+from fairque.core.policies import AnyPolicy, rate_text
 
 if TYPE_CHECKING:
     from fairque.core.config import FairQueueConfig
 
+_NAMES = (("users",), ("groups",), ("limiters",))  # sections whose keys people choose
 _OWNER_ONLY = 0o600
 _EVERYBODY = 0o666  # less what the umask takes away
 
@@ -51,16 +53,21 @@ def _plain(config: FairQueueConfig) -> dict[str, Any]:
         "redis": redis,
         "workers": [_tidy(entry.model_dump()) for entry in config.workers],
         "queue": _tidy(config.queue.model_dump()),
-        "users": {name: _policy(policy) for name, policy in config.users.items()},
+        "users": {name: policy_data(policy) for name, policy in config.users.items()},
+        "groups": {name: policy_data(policy) for name, policy in config.groups.items()},
+        "limiters": {name: policy_data(policy) for name, policy in config.limiters.items()},
         "plugins": {name: dict(options) for name, options in config.plugins.items()},
     }
 
 
-def _policy(policy: Any) -> dict[str, Any]:
+def policy_data(policy: AnyPolicy) -> dict[str, Any]:
     """Only what differs from a policy's defaults: most users have one or two limits."""
     fields = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
     defaults = {field.name: field.default for field in dataclasses.fields(policy)}
-    return _tidy({name: value for name, value in fields.items() if value != defaults[name]})
+    changed = {name: value for name, value in fields.items() if value != defaults[name]}
+    if policy.rate_limit is not None:
+        changed["rate_limit"] = rate_text(policy.rate_limit)
+    return _tidy(changed)
 
 
 def _tidy(data: dict[str, Any]) -> dict[str, Any]:
@@ -72,10 +79,10 @@ def _tidy(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_secrets(data: Any, path: tuple[str | int, ...]) -> Iterator[str]:
-    """Remove what is secret from `data`, and say what was."""
+    """Remove what is secret from `data`, and say what was. Names of users and the like are no secrets."""
     items: Iterable[tuple[Any, Any]] = data.items() if isinstance(data, dict) else enumerate(data)
     for name, value in list(items):
-        if path[:1] != ("users",) and isinstance(name, str) and is_secret(name) and value is not None:
+        if path[:1] not in _NAMES and isinstance(name, str) and is_secret(name) and value is not None:
             del data[name]
             yield path_text((*path, name))
         elif isinstance(value, dict | list):

@@ -75,6 +75,11 @@ class TaskContext:
 
 
 _current: ContextVar[TaskContext] = ContextVar("fairque_current_task")
+find_current = _current.get
+"""As `current_task`, with a default; LookupError without one."""
+enter = _current.set
+"""Make a context the current one, in this thread or coroutine, until `leave` gets the token that this returns."""
+leave = _current.reset
 
 
 def current_task() -> TaskContext:
@@ -83,7 +88,7 @@ def current_task() -> TaskContext:
     Raises:
         NotInTaskError: no task runs here: neither in this thread nor in this coroutine.
     """
-    context = _current.get(None)
+    context = find_current(None)
     if context is None:
         raise NotInTaskError(
             "current_task() works inside a running task only; a thread that a task starts itself must be "
@@ -95,8 +100,8 @@ def current_task() -> TaskContext:
 @contextmanager
 def running(context: TaskContext) -> Generator[TaskContext]:
     """Make `context` the current one within a ``with`` block, in this thread or coroutine."""
-    token = _current.set(context)
+    token = enter(context)
     try:
         yield context
     finally:
-        _current.reset(token)
+        leave(token)

@@ -161,6 +161,8 @@ class EventBus:
     def __init__(self) -> None:
         # Lists are appended to, removed from and copied by one bytecode each, so no lock is needed.
         self._observers: dict[type[Event], list[Observer]] = {}
+        self.idle = True
+        """Whether nobody has ever subscribed to anything: then no event needs to be thought of."""
 
     def subscribe(self, kind: type[E], observer: Callable[[E], object]) -> Callable[[], None]:
         """Call `observer` with each event of `kind`, or of a kind below it. Returns what ends that.
@@ -180,6 +182,7 @@ class EventBus:
             )
         observers = self._observers.setdefault(kind, [])
         observers.append(observer)
+        self.idle = False
 
         def unsubscribe() -> None:
             if observer in observers:

@@ -86,7 +86,92 @@ class QueueFullError(FairQueueError):
 
 
 class QuotaExceededError(FairQueueError):
-    """The user's policy allows no more queued tasks."""
+    """The policy of the user, or of its `group`, allows no more waiting tasks: `queued` of `limit` are there.
+
+    `room_in_seconds` is when there is likely to be room again, at the pace of late; None: nobody knows.
+    """
+
+    group: str | None
+    queued: int
+    limit: int
+    room_in_seconds: float | None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        group: str | None = None,
+        queued: int = 0,
+        limit: int = 0,
+        room_in_seconds: float | None = None,
+    ) -> None:
+        if not message:
+            when = "push again later"
+            if room_in_seconds is not None:
+                when = f"there is likely room in {max(room_in_seconds, 0.001):.3g} s"
+            who = f"user {user_id}" if group is None else f"group {group} of user {user_id}"
+            message = (
+                f"{who} has {queued} tasks waiting, and max_queued allows {limit}: {when}, or raise the limit"
+            )
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.group = group
+        self.queued, self.limit, self.room_in_seconds = queued, limit, room_in_seconds
+
+
+class UnknownGroupError(ConfigError, LookupError):
+    """A policy names a `group` that the queue does not have."""
+
+    group: str
+
+    def __init__(self, message: str = "", *, user_id: str | None = None, group: str = "") -> None:
+        if not message:
+            message = (
+                f"there is no group {group!r}: make it first with set_group_policy({group!r}, GroupPolicy()), "
+                "with `fairque groups set`, or under `groups` in the configuration"
+            )
+        super().__init__(message, user_id=user_id)
+        self.group = group
+
+
+class GroupInUseError(FairQueueError):
+    """The `group` cannot be removed: its members have `tasks` that wait or run."""
+
+    group: str
+    tasks: int
+
+    def __init__(self, message: str = "", *, group: str = "", tasks: int = 0) -> None:
+        if not message:
+            count = "a task that waits or runs" if tasks == 1 else f"{tasks} tasks that wait or run"
+            message = (
+                f"group {group!r} cannot be removed: its users have {count}. Give them another group, or wait until "
+                "they have none"
+            )
+        super().__init__(message)
+        self.group, self.tasks = group, tasks
+
+
+class UnknownLimiterError(InvalidTaskError, LookupError):
+    """A task names a `limiter` that the queue does not have."""
+
+    limiter: str
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        limiter: str = "",
+    ) -> None:
+        if not message:
+            message = (
+                f"there is no limiter {limiter!r}: make it first with set_limiter({limiter!r}, LimiterPolicy(...)), "
+                "with `fairque limiters set`, or under `limiters` in the configuration"
+            )
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.limiter = limiter
 
 
 class SchemaMismatchError(FairQueueError):

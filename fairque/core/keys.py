@@ -125,6 +125,66 @@ class Keys:
         """Schema version."""
         return f"{self.prefix}:meta"
 
+    @property
+    def groups(self) -> str:
+        """Policies of organisations by name: msgpack; never expires."""
+        return f"{self.prefix}:groups"
+
+    @property
+    def limiters(self) -> str:
+        """Policies of named limiters by name: msgpack; never expires."""
+        return f"{self.prefix}:limiters"
+
+    @property
+    def rules(self) -> str:
+        """Policies of users by pattern, the first that fits counts: msgpack; never expires."""
+        return f"{self.prefix}:rules"
+
+    @property
+    def users(self) -> str:
+        """Users that have a record, by when they came."""
+        return f"{self.prefix}:users"
+
+    @property
+    def by_backlog(self) -> str:
+        """Users by their backlog, roughly."""
+        return f"{self.prefix}:users:backlog"
+
+    @property
+    def by_service(self) -> str:
+        """Users by what they were served, roughly."""
+        return f"{self.prefix}:users:service"
+
+    @property
+    def by_wait(self) -> str:
+        """Users by their recent mean wait, roughly."""
+        return f"{self.prefix}:users:wait"
+
+    @property
+    def parked(self) -> str:
+        """Tenants out of tokens, and limiters that somebody waits for (behind two colons), by when to look again."""
+        return f"{self.prefix}:parked"
+
+    @property
+    def holders(self) -> str:
+        """Tenants by how many tasks they run, while a tenant may hold only a share of the slots."""
+        return f"{self.prefix}:holders"
+
+    @property
+    def fresh(self) -> str:
+        """Ready users who have not waited too long for their own workers, by since when they wait."""
+        return f"{self.prefix}:fresh"
+
+    @property
+    def assign(self) -> str:
+        """Which assignment of users to worker entries is in force."""
+        return f"{self.prefix}:assign"
+
+    @property
+    def entries(self) -> str:
+        """Worker entries: whom each serves first, and whom then."""
+        return f"{self.prefix}:assign:entries"
+
     def task(self, task_id: str) -> str:
         """The packed record of a task."""
         return f"{self.prefix}:task:{task_id}"
@@ -184,3 +244,43 @@ class Keys:
     def wake(self, incarnation: str) -> str:
         """What an idle worker, or a client that waits for results, blocks on."""
         return f"{self.prefix}:wake:{incarnation}"
+
+    def limited(self, user: str, limiter: str) -> str:
+        """Task ids of a user under a limiter, smallest score first."""
+        return f"{self.prefix}:queue:user:{user}:limited:{limiter}"
+
+    def limiters_of(self, user: str) -> str:
+        """Limiters under which a user has tasks queued."""
+        return f"{self.prefix}:user:{user}:limiters"
+
+    def limiter(self, name: str) -> str:
+        """What of a limiter is in use: packed; only while it differs from an unused one."""
+        return f"{self.prefix}:limiter:{name}"
+
+    def limiter_tags(self, name: str) -> str:
+        """Users who are ahead of the others under a limiter, by their tag there."""
+        return f"{self.prefix}:limiter:{name}:tags"
+
+    def blocked(self, name: str) -> str:
+        """Users whose only work waits for a limiter, by their place among those who share it."""
+        return f"{self.prefix}:limiter:{name}:blocked"
+
+    def ready_in(self, group: str) -> str:
+        """Ready members of an organisation (its name behind a colon), by tag."""
+        return f"{self.prefix}:ready:{group}"
+
+    def ahead_in(self, group: str) -> str:
+        """Members of an organisation that are not ready but ahead of its virtual time, by tag."""
+        return f"{self.prefix}:ahead:{group}"
+
+    def words(self, group: str) -> str:
+        """How many ready members of an organisation stand in each set of who serves whom."""
+        return f"{self.prefix}:user:{group}:words"
+
+    def members(self, group: str, word: str) -> str:
+        """Ready tenants of the root ("") or of an organisation that certain workers serve, by tag."""
+        return f"{self.prefix}:ready:for:{group}:{word}"
+
+    def assignment(self, number: str) -> str:
+        """Which worker entries serve each user, of one published assignment."""
+        return f"{self.prefix}:assigned:{number}"

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack
 
 import msgspec
 
-from fairque.core.checks import check_number, check_text, check_whole
-from fairque.core.exceptions import ConfigError, InvalidTaskError
+from fairque.core.exceptions import InvalidTaskError
 from fairque.core.options import (
     CHECKS,
     OnDuplicate,
@@ -28,6 +27,7 @@ from fairque.core.options import (
     check_options,
     check_together,
 )
+from fairque.core.policies import UserPolicy
 from fairque.core.retry import RetryPolicy
 from fairque.core.states import TaskState
 
@@ -53,8 +53,7 @@ def new_task_id() -> str:
     return os.urandom(16).translate(_ID_CHARS).decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """The right to settle a task: the fencing token of this run, and the worker incarnation that holds it."""
 
     token: bytes
@@ -233,48 +232,6 @@ _DEFAULTS = tuple(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserPolicy:
-    """What one tenant gets. `weight` is its share (0.01 to 100, against the others' weights).
-
-    `max_concurrency` is how many of its tasks may run at once, `rate_limit` how many may start per second
-    with bursts of `burst`, `max_queued` how many it may have waiting, `group` the name of a group that it
-    shares limits with; None is no limit. `paused` keeps its tasks waiting.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range; the error names it and the limit.
-    """
-
-    weight: float = 1.0
-    max_concurrency: int | None = None
-    rate_limit: float | None = None
-    burst: int | None = None
-    max_queued: int | None = None
-    paused: bool = False
-    group: str | None = None
-
-    def __post_init__(self) -> None:
-        try:
-            check_number(self.weight, "weight", 0.01, 100)
-            if self.max_concurrency is not None:
-                check_whole(self.max_concurrency, "max_concurrency", 1, 1_000_000)
-            if self.rate_limit is not None:
-                check_number(self.rate_limit, "rate_limit", 0.000_01, 1_000_000)
-            if self.burst is not None:
-                check_whole(self.burst, "burst", 1, 1_000_000)
-                if self.rate_limit is None:
-                    raise ConfigError("burst is for a rate_limit: give the rate_limit too")
-            if self.max_queued is not None:
-                check_whole(self.max_queued, "max_queued", 1, 1_000_000_000)
-            if not isinstance(self.paused, bool):
-                raise ConfigError(f"paused must be true or false, not {self.paused!r}")
-            if self.group is not None:
-                check_text(self.group, "group", 255)
-        except InvalidTaskError as error:
-            # The checks are shared with tasks; what is wrong here is a policy.
-            raise ConfigError(str(error)) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskError:
     """What one attempt of a task died of. `type` is the exception's qualified name."""
 
@@ -297,8 +254,11 @@ class DLQEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSizes:
-    """How many tasks of one user wait in each of its two queues, and how many run."""
+    """How many tasks of one user are queued (CRITICAL, others, those under limiters), wait for a time or for other
+    tasks, and run."""
 
     critical: int
     normal: int
     running: int
+    limited: int = 0
+    delayed: int = 0

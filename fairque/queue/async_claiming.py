@@ -117,8 +117,9 @@ class AsyncClaimingQueue(BaseTaskQueue):
     ) -> Task[Any] | list[Task[Any]] | None:
         """Claim the next task, fairly (None: there is none), or with `count` a list of up to so many.
 
-        `wait`: seconds to wait for the first. `users`: only from these. The claim is held for one lease
-        (`lease_seconds`) from this object's last call: call `renew` in between if the work takes longer.
+        `wait`: seconds to wait for the first. `users`: only from these. `worker_id`: as a worker of that entry
+        would, its own users first. The claim is held for one lease (`lease_seconds`) from this object's last
+        call: call `renew` in between if the work takes longer.
         """
         wanted = 1 if count is None else count
         if wanted < 1:
@@ -130,7 +131,7 @@ class AsyncClaimingQueue(BaseTaskQueue):
             parks = left > 0 and not users
             async with self._calls:
                 if worker_id is not None:
-                    consumer.session.fields = {"kind": "consumer", "worker_id": worker_id}
+                    consumer.serve_as(worker_id)
                 found = consumer.hand_out(wanted, users)
                 due = None
                 if not found:

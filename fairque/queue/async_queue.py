@@ -15,17 +15,19 @@ from fairque.core.exceptions import (
 )
 from fairque.core.keys import encode
 from fairque.core.middleware import Middleware, compose_async
-from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError, UserPolicy
+from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError
 from fairque.core.states import TaskState
-from fairque.queue.async_claiming import AsyncClaimingQueue
+from fairque.queue.async_policies import AsyncPolicyQueue
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
 from fairque.queue.handles import AsyncTaskHandle
 from fairque.queue.health import QueueHealth, health_of
 from fairque.queue.listener import LOOK_AGAIN, next_from_async
-from fairque.queue.operations import admin, dead_letters, push, results, tasks
+from fairque.queue.operations import admin, dead_letters, push, results, tasks, users
 from fairque.queue.operations.dead_letters import Ids
+from fairque.queue.operations.explain import Explanation, explain
 from fairque.queue.operations.push import Pushed
+from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
 
@@ -34,7 +36,7 @@ T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class AsyncTaskQueue(AsyncClaimingQueue):
+class AsyncTaskQueue(AsyncPolicyQueue):
     """A queue, for async code, within one event loop. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -205,22 +207,6 @@ class AsyncTaskQueue(AsyncClaimingQueue):
 
     # -- the queue as a whole
 
-    async def set_user_policy(self, user_id: str, policy: UserPolicy | None) -> None:
-        """What a tenant may use from now on, also its backlog; None: the default again."""
-        await self.run(admin.set_user_policy(self.engine, user_id, policy))
-
-    async def get_user_policy(self, user_id: str) -> UserPolicy | None:
-        """The tenant's own policy, or None."""
-        return await self.run(admin.get_user_policy(self.engine, user_id))
-
-    async def pause_user(self, user_id: str) -> None:
-        """Keep a tenant's tasks waiting; running ones are not touched."""
-        await self.run(admin.pause_user(self.engine, user_id, True))
-
-    async def resume_user(self, user_id: str) -> None:
-        """Let a paused tenant go on."""
-        await self.run(admin.pause_user(self.engine, user_id, False))
-
     async def pause(self) -> None:
         """Stop all claiming; running tasks are not touched, and pushes are taken."""
         await self.run(admin.pause(self.engine, True))
@@ -231,11 +217,30 @@ class AsyncTaskQueue(AsyncClaimingQueue):
 
     async def get_queue_sizes(self, user_id: str) -> QueueSizes:
         """How many of a tenant's tasks wait and run."""
-        return await self.run(admin.get_queue_sizes(self.engine, user_id))
+        return await self.run(users.get_queue_sizes(self.engine, user_id))
 
-    async def get_user_stats(self, user_id: str) -> admin.UserStats:
+    async def get_user_stats(self, user_id: str) -> users.UserStats:
         """A tenant in numbers."""
-        return await self.run(admin.get_user_stats(self.engine, user_id))
+        return await self.run(users.get_user_stats(self.engine, user_id))
+
+    async def list_users(
+        self, by: users.Order = "backlog", cursor: str | None = None, limit: int = 100
+    ) -> Page[users.UserStats]:
+        """One page of tenants, those with the largest backlog, service or recent wait first; pass the page's
+        `cursor` on for the next.
+        """
+        return await self.run(users.list_users(self.engine, by, cursor, limit))
+
+    async def explain(self, task_id: str | Task[Any]) -> Explanation:
+        """Why a task waits, in a sentence and in numbers, and when it is likely to start."""
+        return await self.run(explain(self.engine, task_id))
+
+    async def reconcile(self, *, tasks: bool = True) -> Report:
+        """Prove that all counts agree with what is held and queued; mend and report what does not.
+
+        `tasks`: also go through all tasks that are stored. Workers do a little of this with each of their sweeps.
+        """
+        return await self.run(reconcile(self.engine, tasks=tasks))
 
     async def get_stats(self) -> admin.QueueStats:
         """The queue in numbers."""

@@ -7,6 +7,7 @@ its sentinel pools and its async cluster do not wait at all.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,6 +109,12 @@ class AsyncEmbeddedConnection(AsyncUnixConnection):
 class Cluster(RedisCluster):
     """A cluster client that closes its connections, and calls a lost cluster a lost connection."""
 
+    def determine_slot(self, *args: Any) -> Any:
+        # redis-py asks a server at each FCALL which of its arguments are keys.
+        if _is_call(args):
+            return self.keyslot(args[3])  # type: ignore[no-untyped-call]
+        return super().determine_slot(*args)
+
     def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -131,6 +138,11 @@ class AsyncCluster(aioredis.RedisCluster):
         self._free = asyncio.Semaphore(max_connections)
         self._limit = max_connections
 
+    async def _determine_slot(self, command: str, *args: Any) -> int:
+        if _is_call((command, *args)):
+            return self.keyslot(args[2])
+        return await super()._determine_slot(command, *args)
+
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         try:
             async with asyncio.timeout(POOL_SECONDS):
@@ -143,6 +155,11 @@ class AsyncCluster(aioredis.RedisCluster):
             _as_connection_error(exc)
         finally:
             self._free.release()
+
+
+def _is_call(command: Sequence[Any]) -> bool:
+    """Whether it is FCALL, function, 1, key, ..., as all calls of scripts are."""
+    return bool(command[0] == "FCALL" and command[2] == 1)
 
 
 def _explain(exc: RedisConnectionError, pool: Any) -> NoReturn:

@@ -13,6 +13,7 @@ from fairque.core.exceptions import PayloadTooLargeError, StaleClaimError
 from fairque.core.keys import encode
 from fairque.core.models import Task
 from fairque.core.retry import DEFAULT_RETRY, Discard, RetryAfter, Snooze
+from fairque.queue.operations.assignment import encode_entry
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Exchange, Session, Settled, Settlement, token_of
 
@@ -32,9 +33,17 @@ class Consumer:
         self.blocked = 0
         self.invalid: list[Settlement] = []
 
+    def serve_as(self, worker_id: str) -> None:
+        """Claim as a worker of this entry does: its own users first, then those whom it may steal from."""
+        entry = encode_entry(worker_id)
+        if entry != self.session.entry:
+            self.session.entry = entry
+            self.session.fields = {"kind": "consumer", "worker_id": worker_id}
+            self.session.joined = False  # so that the server is told, with the next call
+
     def renew_session(self) -> None:
         """After the incarnation was declared dead: its claims are gone, a new one begins."""
-        self.session = Session(slots=self.session.slots, fields=self.session.fields)
+        self.session = Session(slots=self.session.slots, entry=self.session.entry, fields=self.session.fields)
         self.waiting.clear()
         self.invalid.clear()
 

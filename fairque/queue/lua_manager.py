@@ -1,5 +1,8 @@
 """The only place where a script meets a connection: two small drivers over one set of operations.
 
+Scripts are functions of one library on the server. A server that does not know a function, and has thus run
+nothing, is told the library on the same connection, and asked again.
+
 A reply that did not come is asked for again if the call allows it (`Call.resend`), on a new connection, at
 once and then with growing pauses; redis-py itself repeats nothing.
 """
@@ -7,8 +10,9 @@ once and then with growing pauses; redis-py itself repeats nothing.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -16,8 +20,9 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
-    NoScriptError,
+    NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -26,33 +31,43 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from fairque.core.exceptions import (
     FairQueueError,
+    GroupInUseError,
     InvalidStateError,
     QueueFullError,
     QueueUnavailableError,
     StaleCallError,
     TaskNotFoundError,
+    UnknownGroupError,
     WorkerDeadError,
 )
 from fairque.core.keys import decode
 from fairque.queue.connection import AsyncClient, SyncClient
 from fairque.queue.operations.base import Call, Flow
-from fairque.scripts import Clock, Script, load_all
+from fairque.queue.spare import give_back, give_back_async, lend, lend_async
+from fairque.scripts import Clock, load
 
 T = TypeVar("T")
 
 RESEND_PAUSES = (0.0, 0.05, 0.2, 0.5, 1.0)
 """Seconds to wait before each repetition; then the caller gets QueueUnavailableError."""
 
+LOADS = 20
+"""How often a call tells the server the library: somebody may delete it again before the function is called."""
+
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 # Replies of a server that is there but cannot serve now: nothing has run.
 _NOT_NOW = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "BUSY", "TRYAGAIN", "NOREPLICAS")
+_REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
+_NO_FUNCTION = "Function not found"
+_UNKNOWN_COMMAND = re.compile(r"unknown command\W+(FCALL|FUNCTION)\b", re.IGNORECASE)
+_NEEDED = "FairQueue needs Redis 7.0 or newer, or Valkey 7.2 or newer"
 
 
 def map_error(error: RedisError, script: str) -> FairQueueError:
     """What an error reply means to callers. The codes are those in the scripts' headers."""
     text = str(error)
     code, _, detail = text.partition(" ")
-    # The server adds where in the script it was. Ids are encoded, but may hold spaces.
+    # The server adds where in the library it was. Ids are encoded, but may hold spaces.
     detail = decode(detail.rpartition(" script:")[0] or detail)
     match code:
         case "FQ_DEAD":
@@ -73,35 +88,50 @@ def map_error(error: RedisError, script: str) -> FairQueueError:
             return InvalidStateError(
                 f"task {task_id} is {state} and cannot be {wanted}", task_id=task_id, state=state
             )
+        case "FQ_GROUP":
+            return UnknownGroupError(group=detail)
+        case "FQ_GROUP_USED":
+            group, _, tasks = detail.rpartition(" ")
+            return GroupInUseError(group=group, tasks=int(tasks))
         case _ if isinstance(error, OutOfMemoryError) or code == "OOM" or "maxmemory" in text:
             return QueueFullError(
                 "the server has reached its maxmemory and takes no new tasks; it still drains. Raise maxmemory, or "
                 "delete what is not needed"
             )
-        case _ if isinstance(error, AuthenticationError | AuthorizationError) or code in (
-            "NOAUTH",
-            "NOPERM",
-            "WRONGPASS",
-        ):
+        case _ if isinstance(error, NoPermissionError) and "function|load" in text:
+            return QueueUnavailableError(
+                f"the server lacks this version's function library, and this user may not load it: {text}. Give it "
+                "the right (ACL SETUSER <user> +function|load), or let a client of this version connect once as "
+                "a user that has it"
+            )
+        case _ if isinstance(error, _REFUSED) or code in ("NOAUTH", "NOPERM", "WRONGPASS"):
             return QueueUnavailableError(
                 f"the server refuses this client: {text}; see redis.username and redis.password"
             )
-        case _ if code in _NOT_NOW:
+        case _ if _UNKNOWN_COMMAND.match(text):
+            return QueueUnavailableError(f"the server has no functions: {text.strip()}. {_NEEDED}")
+        case _ if isinstance(error, ReadOnlyError) or code in _NOT_NOW:
             return QueueUnavailableError(f"the server cannot serve now: {text}")
         case _:
             return FairQueueError(f"script {script} failed: {text}")
 
 
 class _BaseLuaScriptManager:
-    """The scripts of one clock, and what a call looks like on the wire."""
+    """The library of one clock, and what a call looks like on the wire."""
 
     def __init__(self, clock: Clock = "server") -> None:
-        self.scripts = load_all(clock)
+        self.library = load(clock)
+        self._loading = ("FUNCTION", "LOAD", "REPLACE", self.library.text)
 
-    def _command(self, call: Call) -> tuple[Script, tuple[Any, ...]]:
-        script = self.scripts[call.script]
+    def _command(self, call: Call) -> tuple[Any, ...]:
+        script = self.library.scripts[call.script]
         script.check(1, len(call.argv))
-        return script, (1, f"{call.argv[0]!s}:clock", *call.argv)
+        return ("FCALL", script.function, 1, f"{call.argv[0]!s}:clock", *call.argv)
+
+
+def _is_missing(error: ResponseError) -> bool:
+    """Whether the server does not know the function: nothing has run."""
+    return str(error).startswith(_NO_FUNCTION)
 
 
 def _pauses(call: Call) -> Iterator[float]:
@@ -127,11 +157,11 @@ class LuaScriptManager(_BaseLuaScriptManager):
         Raises:
             FairQueueError: what the server, or its absence, means (see `map_error`).
         """
-        script, arguments = self._command(call)
+        command = self._command(call)
         pauses = _pauses(call)
         while True:
             try:
-                return self._send(script, arguments)
+                return self._send(command)
             except ResponseError as error:
                 raise map_error(error, call.script) from None
             except FairQueueError:
@@ -144,28 +174,87 @@ class LuaScriptManager(_BaseLuaScriptManager):
             except RedisError as error:
                 raise map_error(error, call.script) from error
 
-    def _send(self, script: Script, arguments: tuple[Any, ...]) -> Any:
-        if self._pool is None:
-            try:
-                return self.client.execute_command("EVALSHA", script.sha, *arguments)
-            except NoScriptError:
-                return self.client.execute_command("EVAL", script.source, *arguments)
-        connection: Any = self._pool.get_connection()
+    def _send(self, command: tuple[Any, ...]) -> Any:
+        connection: Any = None if self._pool is None else lend(self._pool)
         try:
-            connection.send_command("EVALSHA", script.sha, *arguments, check_health=False)
-            try:
-                return connection.read_response()
-            except NoScriptError:
-                connection.send_command("EVAL", script.source, *arguments, check_health=False)
-                return connection.read_response()
+            refusal: ResponseError | None = None
+            for _ in range(LOADS):
+                try:
+                    return self._ask(connection, command)
+                except ResponseError as error:
+                    if not _is_missing(error):
+                        raise
+                    if refusal is not None:
+                        raise refusal from None
+                refusal = self._load(connection)
+            return self._ask(connection, command)
         except ResponseError:
             raise
         except BaseException:
             # Whatever is still to come on this connection belongs to nobody.
+            if connection is not None:
+                connection.disconnect()
+            raise
+        finally:
+            if connection is not None:
+                give_back(self._pool, connection)
+
+    def begin(self, call: Call) -> Callable[[], Any]:
+        """Send a call that may be sent again, and return what waits for its reply (as `execute`): between the two the
+        caller works while the server does. Both are for one thread, and the second is not optional.
+        """
+        if self._pool is None:
+            return lambda: self.execute(call)
+        try:
+            connection = lend(self._pool)
+        except RedisError:
+            return lambda: self.execute(call)  # which says what that means, if it is still so
+        try:
+            connection.send_command(*self._command(call), check_health=False)
+        except BaseException as error:
+            connection.disconnect()
+            give_back(self._pool, connection)
+            if not isinstance(error, _AWAY):
+                raise
+            return lambda: self.execute(call)
+        return lambda: self._end(connection, call)
+
+    def _end(self, connection: Any, call: Call) -> Any:
+        try:
+            return connection.read_response()
+        except ResponseError as error:
+            if not _is_missing(error):
+                raise map_error(error, call.script) from None
+        except _AWAY:
+            connection.disconnect()
+        except BaseException:
             connection.disconnect()
             raise
         finally:
-            self._pool.release(connection)
+            give_back(self._pool, connection)
+        return self.execute(call)
+
+    def _ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        if connection is None:
+            return self.client.execute_command(*command)
+        connection.send_command(*command, check_health=False)
+        return connection.read_response()
+
+    def _load(self, connection: Any) -> ResponseError | None:
+        if connection is not None:
+            self._ask(connection, self._loading)
+            return None
+        # Also to those that do not hold the queue now: its slot may move. But one of these that is away, or refuses,
+        # is no hindrance; only if the function is still not there does a refusal matter.
+        refusal = None
+        for node in self.client.get_primaries():
+            try:
+                self.client.execute_command(*self._loading, target_nodes=node)
+            except _AWAY:
+                pass
+            except ResponseError as error:
+                refusal = error
+        return refusal
 
     def run(self, flow: Flow[T]) -> T:
         """Drive an operation to its end."""
@@ -186,11 +275,11 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
         Raises:
             FairQueueError: what the server, or its absence, means (see `map_error`).
         """
-        script, arguments = self._command(call)
+        command = self._command(call)
         pauses = _pauses(call)
         while True:
             try:
-                return await self._send(script, arguments)
+                return await self._send(command)
             except ResponseError as error:
                 raise map_error(error, call.script) from None
             except FairQueueError:
@@ -203,28 +292,52 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
             except RedisError as error:
                 raise map_error(error, call.script) from error
 
-    async def _send(self, script: Script, arguments: tuple[Any, ...]) -> Any:
-        if self._pool is None:
-            try:
-                return await self.client.execute_command("EVALSHA", script.sha, *arguments)
-            except NoScriptError:
-                return await self.client.execute_command("EVAL", script.source, *arguments)
-        connection: Any = await self._pool.get_connection()
+    async def _send(self, command: tuple[Any, ...]) -> Any:
+        connection: Any = None if self._pool is None else await lend_async(self._pool)
         try:
-            await connection.send_command("EVALSHA", script.sha, *arguments, check_health=False)
-            try:
-                return await connection.read_response()
-            except NoScriptError:
-                await connection.send_command("EVAL", script.source, *arguments, check_health=False)
-                return await connection.read_response()
+            refusal: ResponseError | None = None
+            for _ in range(LOADS):
+                try:
+                    return await self._ask(connection, command)
+                except ResponseError as error:
+                    if not _is_missing(error):
+                        raise
+                    if refusal is not None:
+                        raise refusal from None
+                refusal = await self._load(connection)
+            return await self._ask(connection, command)
         except ResponseError:
             raise
         except BaseException:
             # Also a cancellation: a reply that is still to come must reach nobody else.
-            await connection.disconnect(nowait=True)
+            if connection is not None:
+                await connection.disconnect(nowait=True)
             raise
         finally:
-            await self._pool.release(connection)
+            if connection is not None:
+                await give_back_async(self._pool, connection)
+
+    async def _ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        if connection is None:
+            return await self.client.execute_command(*command)
+        await connection.send_command(*command, check_health=False)
+        return await connection.read_response()
+
+    async def _load(self, connection: Any) -> ResponseError | None:
+        if connection is not None:
+            await self._ask(connection, self._loading)
+            return None
+        # Also to those that do not hold the queue now: its slot may move. But one of these that is away, or refuses,
+        # is no hindrance; only if the function is still not there does a refusal matter.
+        refusal = None
+        for node in self.client.get_primaries():
+            try:
+                await self.client.execute_command(*self._loading, target_nodes=node)
+            except _AWAY:
+                pass
+            except ResponseError as error:
+                refusal = error
+        return refusal
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive an operation to its end."""

@@ -14,26 +14,28 @@ from fairque.core.exceptions import (
 )
 from fairque.core.keys import encode
 from fairque.core.middleware import Middleware, compose
-from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError, UserPolicy
+from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError
 from fairque.core.states import TaskState
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
-from fairque.queue.claiming import ClaimingQueue
 from fairque.queue.handles import TaskHandle
 from fairque.queue.health import QueueHealth, health_of
 from fairque.queue.listener import LOOK_AGAIN, next_from
-from fairque.queue.operations import admin, dead_letters, push, results, tasks
+from fairque.queue.operations import admin, dead_letters, push, results, tasks, users
 from fairque.queue.operations.dead_letters import Ids
+from fairque.queue.operations.explain import Explanation, explain
 from fairque.queue.operations.push import Pushed
+from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
+from fairque.queue.policies import PolicyQueue
 
 R = TypeVar("R")
 T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class TaskQueue(ClaimingQueue):
+class TaskQueue(PolicyQueue):
     """A queue, for sync code; threads may share it. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -200,22 +202,6 @@ class TaskQueue(ClaimingQueue):
 
     # -- the queue as a whole
 
-    def set_user_policy(self, user_id: str, policy: UserPolicy | None) -> None:
-        """What a tenant may use from now on, also its backlog; None: the default again."""
-        self.run(admin.set_user_policy(self.engine, user_id, policy))
-
-    def get_user_policy(self, user_id: str) -> UserPolicy | None:
-        """The tenant's own policy, or None."""
-        return self.run(admin.get_user_policy(self.engine, user_id))
-
-    def pause_user(self, user_id: str) -> None:
-        """Keep a tenant's tasks waiting; running ones are not touched."""
-        self.run(admin.pause_user(self.engine, user_id, True))
-
-    def resume_user(self, user_id: str) -> None:
-        """Let a paused tenant go on."""
-        self.run(admin.pause_user(self.engine, user_id, False))
-
     def pause(self) -> None:
         """Stop all claiming; running tasks are not touched, and pushes are taken."""
         self.run(admin.pause(self.engine, True))
@@ -226,11 +212,30 @@ class TaskQueue(ClaimingQueue):
 
     def get_queue_sizes(self, user_id: str) -> QueueSizes:
         """How many of a tenant's tasks wait and run."""
-        return self.run(admin.get_queue_sizes(self.engine, user_id))
+        return self.run(users.get_queue_sizes(self.engine, user_id))
 
-    def get_user_stats(self, user_id: str) -> admin.UserStats:
+    def get_user_stats(self, user_id: str) -> users.UserStats:
         """A tenant in numbers."""
-        return self.run(admin.get_user_stats(self.engine, user_id))
+        return self.run(users.get_user_stats(self.engine, user_id))
+
+    def list_users(
+        self, by: users.Order = "backlog", cursor: str | None = None, limit: int = 100
+    ) -> Page[users.UserStats]:
+        """One page of tenants, those with the largest backlog, service or recent wait first; pass the page's
+        `cursor` on for the next.
+        """
+        return self.run(users.list_users(self.engine, by, cursor, limit))
+
+    def explain(self, task_id: str | Task[Any]) -> Explanation:
+        """Why a task waits, in a sentence and in numbers, and when it is likely to start."""
+        return self.run(explain(self.engine, task_id))
+
+    def reconcile(self, *, tasks: bool = True) -> Report:
+        """Prove that all counts agree with what is held and queued; mend and report what does not.
+
+        `tasks`: also go through all tasks that are stored. Workers do a little of this with each of their sweeps.
+        """
+        return self.run(reconcile(self.engine, tasks=tasks))
 
     def get_stats(self) -> admin.QueueStats:
         """The queue in numbers."""

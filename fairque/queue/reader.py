@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from fairque.queue.connection import SyncClient
@@ -16,7 +17,8 @@ PAUSE_SECONDS = 0.2
 
 
 class BlockingReader:
-    """Sends `command()` over a client of its own, again and again; `on_reply` gets each reply that is not empty.
+    """Sends `command()` over a client of its own, again and again; `on_reply` gets each reply that is not empty, as the
+    server sent it.
 
     `on_return` is called when the server answers again after it did not: replies may have been lost. A daemon
     thread; it begins with `start` and ends with `close`.
@@ -36,6 +38,8 @@ class BlockingReader:
         self._on_return = on_return
         self._closed = threading.Event()
         self._client: Any = None
+        self._pool: Any = None
+        self._connection: Any = None
         self._thread = threading.Thread(target=self._read, name=name, daemon=True)
 
     @property
@@ -46,6 +50,7 @@ class BlockingReader:
     def start(self) -> None:
         """Begin to read."""
         self._client = self._make_client()
+        self._pool = self._client.connection_pool if isinstance(self._client, Redis) else None
         self._thread.start()
 
     def _read(self) -> None:
@@ -53,14 +58,15 @@ class BlockingReader:
         while not self._closed.is_set():
             try:
                 if away:
-                    self._client.execute_command("PING")
+                    self._ask("PING")
                     away = False
                     self._on_return()
-                reply = self._client.execute_command(*self._command())
+                reply = self._ask(*self._command())
             except Exception as error:
                 # close() cuts the connection, wherever the client may be with it: that can fail in any way.
                 if self._closed.is_set():
                     return
+                self._let_go()
                 if not isinstance(error, RedisError | OSError):
                     raise
                 away = True
@@ -69,15 +75,30 @@ class BlockingReader:
             if reply:
                 self._on_reply(reply)
 
+    def _ask(self, *command: Any) -> Any:
+        """The reply to a command. One connection is kept for all of them: looking for one each time takes longer than
+        the command, and somebody waits for what it brings."""
+        if self._pool is None:  # a cluster's client, which knows where to send it
+            return self._client.execute_command(*command)
+        if self._connection is None:
+            self._connection = self._pool.get_connection()
+        self._connection.send_command(*command, check_health=False)
+        return self._connection.read_response()
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+            self._pool.release(connection)
+
     def close(self) -> None:
         """End the thread at once: its connection is cut."""
         self._closed.set()
         if self._client is None:
             return
-        pool = getattr(self._client, "connection_pool", None)
-        if pool is not None:
+        if self._pool is not None:
             with contextlib.suppress(RedisError, OSError):
-                pool.disconnect(inuse_connections=True)
+                self._pool.disconnect(inuse_connections=True)
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=1)
         with contextlib.suppress(RedisError, OSError):

@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings id
 -- FLAGS allow-oom
--- INCLUDE prelude states record clock tenants tasks leases wake finish_call
+-- INCLUDE prelude states record clock tenants scheduler tasks leases wake finish_call
 -- REPLY 1 canceled, 2 running: asked to stop, 0 it had ended; then the state
 -- ERRORS FQ_NOT_FOUND
 local rec = record.load(id)
@@ -10,7 +10,7 @@ if not rec then refuse('NOT_FOUND', id) end
 if not (rec.state == QUEUED or rec.state == SCHEDULED or rec.state == DEFERRED or rec.state == STARTED) then
   return {0, rec.state}
 end
-tenants.advance()
+scheduler.advance()
 local code = 1
 if rec.state == STARTED then
   code = 2
@@ -24,7 +24,7 @@ else
   local t = tenants.get(rec.user)
   if rec.state == QUEUED then tasks.dequeue(id, rec) end
   tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
-  tenants.place(t)
+  scheduler.place(t)
 end
 finish_call()
 return {code, rec.state}

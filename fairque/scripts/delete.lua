@@ -2,9 +2,9 @@
 -- KEYS  clock
 -- ARGV  prefix settings ids...
 -- FLAGS allow-oom
--- INCLUDE prelude states record clock tenants tasks stats finish_call
+-- INCLUDE prelude states record clock tenants scheduler tasks stats finish_call
 -- REPLY for each id: 1 deleted, 0 not there, -1 it is running
-tenants.advance()
+scheduler.advance()
 local reply = {}
 for i = IDS, #ARGV do
   local id = ARGV[i]
@@ -15,6 +15,7 @@ for i = IDS, #ARGV do
     if rec then
       local t = tenants.get(rec.user)
       if rec.state == QUEUED then tasks.dequeue(id, rec) end
+      if rec.state == SCHEDULED or rec.state == DEFERRED then tenants.count(t, 'delayed', -1) end
       if rec.state == FAILED then call('ZREM', keys.dlq(rec.user), id) end
       if rec.dedup_size > 0 then
         local key = keys.dedup(rec.user, record.dedup(rec))
@@ -23,7 +24,7 @@ for i = IDS, #ARGV do
       call('ZREM', keys.state(STATE_NAMES[rec.state]), id)
       if rec.expires > 0 then call('ZREM', keys.expiring, id) end
       if record.has(rec, UNKNOWN) then call('ZREM', keys.passed, id) end
-      tenants.place(t)
+      scheduler.place(t)
       stats.add('deleted')
     end
     reply[#reply + 1] = call('DEL', keys.task(id))

@@ -22,4 +22,11 @@ for i = 1, #incarnations, 2 do
   workers[#workers + 1] = call('HGET', keys.worker(incarnations[i]), 'fields') or ''
   workers[#workers + 1] = call('HLEN', keys.held(incarnations[i]))
 end
-return {call('HGETALL', keys.stats), states, numbers, workers}
+local counters = call('HGETALL', keys.stats)
+for _, name in ipairs({'pushed', 'claimed', 'finished', 'failed'}) do
+  if clock[name] > 0 then
+    counters[#counters + 1] = name
+    counters[#counters + 1] = string.format('%.0f', clock[name])
+  end
+end
+return {counters, states, numbers, workers}

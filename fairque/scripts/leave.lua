@@ -2,12 +2,12 @@
 -- KEYS  clock
 -- ARGV  prefix settings incarnation begun tokens...
 -- FLAGS allow-oom
--- INCLUDE prelude keys record clock tenants stats leases settle sweep wake finish_call
+-- INCLUDE prelude keys record clock scheduler stats leases settle sweep wake finish_call
 -- `begun`: 0 nothing had begun (a clean exit: no attempt is used); 1 all had; 2 those whose tokens follow.
 -- REPLY how many tasks were given back, and 1 if none is left
 local known = call('EXISTS', keys.worker(incarnation))
 if known == 0 then return {0, 1} end
-tenants.advance()
+scheduler.advance()
 call('HSET', keys.worker(incarnation), 'renewed', string.format('%.17g', clock.now))
 if call('ZSCORE', keys.workers, incarnation) then sweep.bury(incarnation) end
 if begun ~= '0' then stats.add('workers_dead') end

@@ -6,6 +6,8 @@
 -- REPLY what it was
 local was = clock.paused
 clock.paused = tonumber(paused)
+-- Also where it is found again should the clock be lost.
+if paused == '1' then call('HSET', keys.meta, 'paused', paused) else call('HDEL', keys.meta, 'paused') end
 wake.one_if_ready()
 finish_call()
 return was

@@ -2,22 +2,19 @@
 -- KEYS  clock
 -- ARGV  prefix settings user paused
 -- FLAGS allow-oom
--- INCLUDE prelude keys clock tenants wake finish_call
+-- INCLUDE prelude keys clock policies tenants scheduler wake finish_call
 -- REPLY 1
-tenants.advance()
+scheduler.advance()
 local t = tenants.get(user)
-local policy = call('HGET', keys.policies, user)
-local fields = policy and cmsgpack.unpack(policy) or {weight = 1000}
+local packed = call('HGET', keys.policies, user)
+local fields = packed and cmsgpack.unpack(packed) or {inherits = true}
 fields.paused = paused == '1'
-t.paused = fields.paused
-local count = 0
-for _ in pairs(fields) do count = count + 1 end
-if count == 2 and fields.weight == 1000 and not fields.paused then
+if fields.inherits and not fields.paused then
   call('HDEL', keys.policies, user)
 else
   call('HSET', keys.policies, user, cmsgpack.pack(fields))
 end
-tenants.place(t)
+scheduler.set_limits(t, policies.of(user))
 wake.one_if_ready()
 finish_call()
 return 1

@@ -2,12 +2,12 @@
 -- KEYS  clock
 -- ARGV  prefix settings incarnation functions tokens...
 -- FLAGS allow-oom
--- INCLUDE prelude keys record clock tenants leases settle sweep finish_call
+-- INCLUDE prelude keys record clock scheduler leases settle sweep reconcile finish_call
 -- `functions`: packed list or ''. Tokens: id, token for each claim that the caller asks about.
 -- REPLY for each claim: 1 held, 0 lost, 2 held and a cancel was asked for
 -- ERRORS FQ_DEAD
 leases.require(incarnation)
-tenants.advance()
+scheduler.advance()
 call('ZADD', keys.workers, clock.now + conf.lease, incarnation)
 if functions ~= '' then call('HSET', keys.worker(incarnation), 'functions', functions) end
 local names = functions ~= '' and functions or call('HGET', keys.worker(incarnation), 'functions')
@@ -24,6 +24,7 @@ for i = TOKENS, #ARGV, 2 do
   end
 end
 if clock.now - clock.swept > conf.lease / 12 then
+  reconcile.sweep()
   sweep.reap()
   sweep.expire()
   wake.one_if_ready()

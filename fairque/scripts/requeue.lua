@@ -2,9 +2,9 @@
 -- KEYS  clock
 -- ARGV  prefix settings ids...
 -- FLAGS allow-oom
--- INCLUDE prelude states record clock tenants tasks stats wake finish_call
+-- INCLUDE prelude states record clock scheduler tasks stats wake finish_call
 -- REPLY for each id: 1 queued, 0 not there, or minus its state
-tenants.advance()
+scheduler.advance()
 local reply = {}
 for i = IDS, #ARGV do
   local id = ARGV[i]
@@ -16,14 +16,14 @@ for i = IDS, #ARGV do
   else
     if rec.state == FAILED then call('ZREM', keys.dlq(rec.user), id) end
     rec.run, rec.attempt, rec.retries, rec.crashes, rec.reason = rec.run + 1, 0, 0, 0, 0
-    rec.flags = bit.band(rec.flags, WATCHED)
+    rec.flags = bit.band(rec.flags, WATCHED + UNDER_LIMITER)
     rec.token, rec.holder, rec.enqueued, rec.expires = NO_TOKEN, NO_HOLDER, clock.tick(), 0
     call('PERSIST', keys.task(id))
     call('DEL', keys.errors(id), keys.result(id), keys.progress(id))
     local t = tasks.enqueue(id, rec, false)
     tasks.move(id, rec, QUEUED, rec.enqueued)
     record.save(id, rec)
-    tenants.place(t)
+    scheduler.place(t)
     stats.add('requeued')
     reply[#reply + 1] = 1
   end

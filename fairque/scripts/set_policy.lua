@@ -2,22 +2,16 @@
 -- KEYS  clock
 -- ARGV  prefix settings user policy
 -- FLAGS
--- INCLUDE prelude keys clock tenants wake finish_call
+-- INCLUDE prelude keys clock policies tenants scheduler wake finish_call
 -- `policy`: packed map (weight in thousandths, max_concurrency, paused, ...), or '' to forget it.
 -- REPLY 1
-tenants.advance()
+-- ERRORS FQ_GROUP there is no such group
+local fields = policy ~= '' and cmsgpack.unpack(policy)
+if fields and fields.group and call('HEXISTS', keys.groups, fields.group) == 0 then refuse('GROUP', fields.group) end
+scheduler.advance()
 local t = tenants.get(user)
-local fields = policy ~= '' and cmsgpack.unpack(policy) or {weight = 1000}
--- What a tenant owes is service: its distance to virtual time scales with the weight.
-if fields.weight ~= t.weight and (t.ready or t.running > 0 or t.tag > clock.virtual) then
-  local ratio = t.weight / fields.weight
-  local zero = t.ready and (clock.front()) or clock.virtual
-  t.tag = zero + (t.tag - zero) * ratio
-  t.floor = zero + (t.floor - zero) * ratio
-end
-t.weight, t.cap, t.paused = fields.weight, fields.max_concurrency or 0, fields.paused == true
-if policy ~= '' then call('HSET', keys.policies, user, policy) else call('HDEL', keys.policies, user) end
-tenants.place(t)
+if fields then call('HSET', keys.policies, user, policy) else call('HDEL', keys.policies, user) end
+scheduler.set_limits(t, policies.of(user))
 wake.one_if_ready()
 finish_call()
 return 1

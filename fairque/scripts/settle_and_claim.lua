@@ -1,18 +1,20 @@
 -- settle_and_claim: started -> finished | queued | scheduled | failed | canceled, then queued -> started
 -- KEYS  clock
--- ARGV  prefix settings incarnation sequence random want park digest users outcomes...
+-- ARGV  prefix settings incarnation sequence random want park digest users outcomes
 -- FLAGS allow-oom
--- INCLUDE prelude states record clock tenants tasks stats wake leases settle sweep finish_call
+-- INCLUDE prelude states record clock tenants scheduler assigned tasks stats writes wake leases settle sweep holdings mend reconcile finish_call
 -- `want`: how many tasks at most. `park`: 1 if the caller will block on its wake list should it get less, plus 4 if only
 -- should it get none, plus 2 if others of its incarnation block there already.
 -- `digest`: of the tokens that the caller holds before this claim, or ''. `users`: whom to serve, packed, or '' for all.
--- Outcomes: id, token, kind, seconds, first, second for each (lib/settle.lua).
+-- `outcomes`: packed, for each: its kind (number), the lengths of id and `first`, seconds, `second`, the token, then id
+-- and `first` (lib/settle.lua says what these are).
 -- REPLY 1 if this is the stored answer to a call that was made before, codes of the outcomes, claimed tasks (id,
 -- record), when the caller should call again (µs, or 0), ids to cancel, what it holds if the digest differs (id, record).
 -- ERRORS FQ_DEAD the incarnation is not alive; FQ_CALL the number is lower than the last
+local NOTHING_HELD = 'da39a3ee5e6b4b0d3255bfef95601890afd80709' -- the digest of no tokens
 local deadline = leases.require(incarnation)
 local number = tonumber(sequence)
-local last = call('HMGET', keys.worker(incarnation), 'sequence', 'answer', 'due')
+local last = call('HMGET', keys.worker(incarnation), 'sequence', 'answer', 'due', 'entry', 'parked')
 local deliveries, codes = {}, {}
 
 local function deliver(list, id, rec)
@@ -31,13 +33,32 @@ if last[1] and tonumber(last[1]) >= number then
   return {1, answer[1], deliveries, tostring(0), {}, {}}
 end
 
-tenants.advance()
+scheduler.advance()
 leases.touch(incarnation, deadline)
-for i = OUTCOMES, #ARGV, 6 do
-  codes[#codes + 1] = settle.one(incarnation, ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4],
-    ARGV[i + 5])
+writes.for_holder(incarnation)
+local seen, touched = {}, {}
+local at = 1
+while at <= #outcomes do
+  local kind, id_size, first_size, seconds, second, token, names = struct.unpack('>BHI4ddc16', outcomes, at)
+  local first_at = names + id_size
+  local id = string.sub(outcomes, names, first_at - 1)
+  at = first_at + first_size
+  if seen[id] then writes.flush() end
+  seen[id] = true
+  local code, t = settle.one(incarnation, id, token, settle.KINDS[kind], seconds, string.sub(outcomes, first_at, at - 1),
+    second)
+  codes[#codes + 1] = code
+  if t and not touched[t] then
+    touched[t] = true
+    touched[#touched + 1] = t
+  end
+end
+if #codes > 0 then
+  scheduler.place_all(touched)
+  writes.flush()
 end
 if clock.now - clock.swept > conf.lease / 12 then
+  reconcile.sweep()
   sweep.reap()
   sweep.expire()
   call('ZREMRANGEBYSCORE', keys.functions, '-inf', clock.now - conf.unknown * 10)
@@ -47,6 +68,8 @@ elseif #codes > 0 then
   sweep.forget(2 * #codes)
 end
 sweep.promote()
+scheduler.unpark()
+if clock.renewing > 0 then scheduler.renew(100) end
 if want ~= '0' then sweep.take_back(incarnation) end
 
 -- What the caller and the server think that it holds.
@@ -54,6 +77,13 @@ local cancels, held_by_server = {}, {}
 if digest ~= '' then
   call('ZADD', keys.workers, clock.now + conf.lease, incarnation)
   local held = call('HGETALL', keys.held(incarnation))
+  if not held[1] and digest ~= NOTHING_HELD and not holdings.agree() then
+    -- What it holds was lost here, so that it would drop it, and run it again.
+    mend.write_all()
+    reconcile.claims()
+    stats.add('reconciled')
+    held = call('HGETALL', keys.held(incarnation))
+  end
   local tokens = {}
   for i = 1, #held, 2 do
     tokens[#tokens + 1] = string.sub(held[i + 1], 1, 16)
@@ -79,10 +109,10 @@ if digest ~= '' then
       local run = rec and rec.state == STARTED and (clock.now - rec.entered) / 1000000 or 0
       if rec and run > rec.charged then
         local t = tenants.get(rec.user)
-        tenants.charge(t, run - rec.charged)
+        scheduler.charge(t, run - rec.charged)
         rec.charged = run
         record.save(held[i], rec)
-        tenants.place(t)
+        scheduler.place(t)
       end
     end
   end
@@ -92,31 +122,39 @@ end
 local got, wanted, spent, bytes = 0, tonumber(want), 0, 0
 local claimed = {}
 local only = users ~= '' and cmsgpack.unpack(users) or nil
+local sides = assigned.sides(last[4] or '')
+if clock.assigned > 0 then assigned.grow_late(tenants.get) end
 
 -- queued -> started, for the tenant's next task. False if what was there cannot start.
 local function start_one(t, by_lane)
-  local id = tasks.pop(t)
-  local rec = id and record.load_whole(id)
+  local root = t.group or t
+  if not (t.ready and root.ready) or t.inner or (by_lane and not root.sparse) then
+    mend.misplaced(t, sides)
+    return false
+  end
+  local id, data = tasks.pop(t)
+  local rec
+  if data then rec = record.parse(data) elseif id then rec = record.load_whole(id) end
   if not rec or rec.state ~= QUEUED then
-    tenants.place(t)
+    scheduler.place(t)
     return false
   end
   if rec.expires > 0 and rec.expires <= clock.now then
     tasks.conclude(id, rec, CANCELED, EXPIRED, conf.result_ttl)
-    tenants.place(t)
+    scheduler.place(t)
     return false
   end
-  rec.charged = tenants.start(t, rec, by_lane)
+  rec.charged = scheduler.start(t, rec, by_lane, sides)
   clock.tokens = clock.tokens + 1
   rec.token = struct.pack('>I8', clock.tokens) .. random
   rec.holder, rec.attempt = incarnation, rec.attempt + 1
   record.unmark(rec, UNKNOWN)
   if by_lane then record.mark(rec, LANE) else record.unmark(rec, LANE) end
-  t.waited = t.waited + math.max(0, clock.now - rec.enqueued) / 1000000
   tasks.move(id, rec, STARTED, clock.now)
-  record.save_claimed(id, rec)
+  writes.record(keys.task(id), record.claimed(rec))
   leases.hold(incarnation, id, rec)
-  deliver(deliveries, id, rec)
+  deliveries[#deliveries + 1] = id
+  deliveries[#deliveries + 1] = rec.data
   bytes = bytes + #rec.data
   claimed[#claimed + 1] = id
   claimed[#claimed + 1] = rec.token
@@ -124,43 +162,43 @@ local function start_one(t, by_lane)
 end
 
 while clock.paused == 0 and got < wanted and spent < 1000 and bytes < 4194304 do
-  local t, by_lane = tenants.choose(only)
+  local t, by_lane = scheduler.choose(only, sides)
   if not t then break end
   spent = spent + 1
   if start_one(t, by_lane) then got = got + 1 end
 end
-if got > 0 then stats.add('claimed', got) end
+clock.claimed = clock.claimed + got
 
 local parking = tonumber(park)
 local waits = parking % 2 == 1 and got < wanted and (parking < 4 or got == 0)
-if waits or bit.band(parking, 2) ~= 0 then
-  call('ZADD', keys.waiters, clock.now, incarnation)
-else
-  call('ZREM', keys.waiters, incarnation)
+local parked = waits or bit.band(parking, 2) ~= 0
+if parked then
+  wake.park(incarnation)
+elseif last[5] == '1' then
+  wake.unpark(incarnation)
 end
 
 -- When to look again without being woken. One idle worker promises each due time, so that a hundred do not all wake;
 -- it keeps its promise while it waits.
 local due = 0
-local first = call('ZRANGE', keys.state('scheduled'), 0, 0, 'WITHSCORES')
-if not first[1] then
+writes.flush()
+local next_due = wake.next_due()
+if next_due == math.huge then
   clock.timer = 0
 elseif waits then
-  local at = tonumber(first[2])
-  if clock.timer == 0 or clock.timer == tonumber(last[3]) or at < clock.timer or clock.timer < clock.now - 100000 then
-    clock.timer, due = at, at
+  if clock.timer == 0 or clock.timer == tonumber(last[3]) or next_due < clock.timer or clock.timer < clock.now - 100000 then
+    clock.timer, due = next_due, next_due
   end
 else
   wake.hand_on(last[3])
   -- Nobody waits for what is due first: an idle worker shall.
-  local at = tonumber(first[2])
-  if clock.timer == 0 or at < clock.timer or clock.timer < clock.now - 100000 then
+  if clock.timer == 0 or next_due < clock.timer or clock.timer < clock.now - 100000 then
     clock.timer = 0
     wake.one()
   end
 end
 wake.one_if_ready()
 call('HSET', keys.worker(incarnation), 'sequence', sequence, 'answer', cmsgpack.pack({codes, claimed}), 'due',
-  string.format('%.17g', due))
+  string.format('%.17g', due), 'parked', parked and '1' or '0')
 finish_call()
 return {0, codes, deliveries, string.format('%.17g', due > 0 and math.max(1, due - clock.now) or 0), cancels, held_by_server}

@@ -1,7 +1,6 @@
-"""What the worker itself puts around a task, in the same shape as a plugin's middleware: log context,
-retries, timeout.
+"""What the worker itself puts around a task, in the same shape as a plugin's middleware: retries, timeout.
 
-The onion, from the outside: log context, retry decision, the plugins' middleware, timeout, the function.
+The onion, from the outside: retry decision, the plugins' middleware, timeout, the function.
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
-from fairque.core.context import TaskContext, current_task
+from fairque.core.context import TaskContext, find_current
 from fairque.core.exceptions import TaskTimeoutError
 from fairque.core.middleware import Middleware, Next, NextAsync
 from fairque.core.models import Task
@@ -31,36 +29,21 @@ class Call(TaskContext):
     __slots__ = ("execution", "function", "retry_delay")
 
     def __init__(self, execution: Execution, function: Callable[..., Any] | None) -> None:
-        super().__init__(execution.task, execution.progress, lambda: execution.cancelled)
+        # One for each task that runs: it asks the execution, so that no callbacks need to be made.
+        self.task = execution.task
+        self._report = execution.progress
         self.execution = execution
         self.function = function
         self.retry_delay: float | None = None
 
-
-def current_call() -> Call:
-    """The context of the task that runs, inside the worker's onion."""
-    return cast(Call, current_task())
-
-
-_log_task: ContextVar[Task[Any] | None] = ContextVar("fairque_log_task", default=None)
+    @property
+    def cancelled(self) -> bool:
+        """As the execution says."""
+        return self.execution.cancelled
 
 
-class LogContext(Middleware):
-    """Lets log records say which task they belong to, see `TaskLogFilter`."""
-
-    def execute(self, task: Task[Any], call_next: Next[T]) -> T:
-        token = _log_task.set(task)
-        try:
-            return call_next(task)
-        finally:
-            _log_task.reset(token)
-
-    async def execute_async(self, task: Task[Any], call_next: NextAsync[T]) -> T:
-        token = _log_task.set(task)
-        try:
-            return await call_next(task)
-        finally:
-            _log_task.reset(token)
+current_call = cast(Callable[[], Call], find_current)
+"""The context of the task that runs, inside the worker's onion."""
 
 
 class TaskLogFilter(logging.Filter):
@@ -68,7 +51,8 @@ class TaskLogFilter(logging.Filter):
     a task)."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        task = _log_task.get()
+        context = find_current(None)
+        task = context.task if context is not None else None
         record.task_id = task.task_id if task else ""
         record.user_id = task.user_id if task else ""
         record.function = task.function if task else ""
@@ -124,7 +108,7 @@ class Timeout(Middleware):
 
     def execute(self, task: Task[Any], call_next: Next[T]) -> T:
         execution = current_call().execution
-        execution.timeout = self.seconds(task)
+        execution.timeout = task.timeout or self._default
         # The executor's interruption can strike once, anywhere up to the end of `leave`, also in the
         # `finally` itself; then the second `leave` finds nothing that could strike any more.
         try:
@@ -144,6 +128,11 @@ class Timeout(Middleware):
     async def execute_async(self, task: Task[Any], call_next: NextAsync[T]) -> T:
         execution = current_call().execution
         execution.timeout = self.seconds(task)
+        if execution.timeout is None:
+            try:
+                return await call_next(task)
+            finally:
+                execution.leave()
         limit = asyncio.timeout(execution.timeout)
         try:
             async with limit:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from fairque.queue.operations.claims import Settlement
 from fairque.worker.executors.base import Outcome
@@ -13,8 +14,7 @@ MAX_SETTLEMENTS = 500
 MAX_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """A settlement, and the outcome it came from (None: given back without having been run)."""
 
     settlement: Settlement
@@ -22,37 +22,48 @@ class Ended:
 
 
 class Outbox:
-    """Settlements in their order. Not thread-safe: only the control loop uses it."""
+    """Settlements in their order. Not thread-safe: only whoever turns the control loop uses it."""
 
     def __init__(self) -> None:
         self._waiting: deque[Ended] = deque()
+        self._size = 0  # bytes
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def add(self, settlements: Iterable[Settlement]) -> None:
         """To be told, of claims that were not run to an outcome."""
-        self._waiting.extend(map(Ended, settlements))
+        for settlement in settlements:
+            self.add_outcome(settlement, None)
 
-    def add_outcome(self, settlement: Settlement, outcome: Outcome) -> None:
+    def add_outcome(self, settlement: Settlement, outcome: Outcome | None) -> None:
         """To be told, of a task that was run."""
         self._waiting.append(Ended(settlement, outcome))
+        self._size += len(settlement.first)
 
     def take(self) -> list[Ended]:
         """The first ones, as many as one call may carry."""
-        portion: list[Ended] = []
+        if len(self._waiting) <= MAX_SETTLEMENTS and self._size <= MAX_BYTES:
+            portion = list(self._waiting)
+            self.clear()
+            return portion
+        portion = []
         size = 0
         while self._waiting and len(portion) < MAX_SETTLEMENTS:
-            size += len(self._waiting[0].settlement.first)
-            if portion and size > MAX_BYTES:
+            more = len(self._waiting[0].settlement.first)
+            if portion and size + more > MAX_BYTES:
                 break
+            size += more
             portion.append(self._waiting.popleft())
+        self._size -= size
         return portion
 
     def put_back(self, portion: list[Ended]) -> None:
         """They were not told after all."""
         self._waiting.extendleft(reversed(portion))
+        self._size += sum(len(ended.settlement.first) for ended in portion)
 
     def clear(self) -> None:
         """Nobody wants to know any longer."""
         self._waiting.clear()
+        self._size = 0

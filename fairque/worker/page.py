@@ -130,8 +130,7 @@ class Page:
             if not self._free or token in self._used:
                 return
             slot = self._used[token] = self._free.pop()
-        at = _FIRST + slot * _SLOT.size
-        self._map[at : at + _SLOT.size] = _SLOT.pack(token, stalled_at)
+        _SLOT.pack_into(self._map, _FIRST + slot * _SLOT.size, token, stalled_at)
 
     def extend(self, token: bytes, stalled_at: float) -> None:
         """The process deals with a late task itself: judge it later."""

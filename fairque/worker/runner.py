@@ -12,11 +12,12 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, cast
 
-from fairque.core.codec import encode_error, encode_value, rebuild_arguments
-from fairque.core.context import running
+from fairque.core.arguments import signature_of
+from fairque.core.codec import encode_error, encode_value
+from fairque.core.context import enter, leave
 from fairque.core.exceptions import ConfigError, InvalidTaskError, PayloadTooLargeError, TaskTimeoutError
 from fairque.core.middleware import Middleware, check_middleware, compose, compose_async
 from fairque.core.models import Task
@@ -25,12 +26,16 @@ from fairque.core.retry import DEFAULT_RETRY, Discard, RetryAfter, RetryPolicy, 
 from fairque.worker.executors.base import Outcome, OutcomeKind, TaskKilledError, TaskProcessLostError
 from fairque.worker.executors.ledger import Execution
 from fairque.worker.handler import TaskHandler
-from fairque.worker.middleware import Call, LogContext, Retry, Timeout, current_call
+from fairque.worker.middleware import Call, Retry, Timeout, current_call
 from fairque.worker.spec import RunnerSpec
 
 _log = logging.getLogger(__name__)
 
 MAX_RESULT_BYTES = 1024 * 1024
+# What most tasks return: known at a glance to be neither awaitable nor too large to look at twice.
+_DATA = frozenset({NoneType, bool, int, float, str, bytes, list, tuple, dict})
+_NOTHING = encode_value(None)
+_DONE = OutcomeKind.DONE
 
 _HOOKS = {
     OutcomeKind.DONE: "on_task_success",
@@ -70,7 +75,7 @@ class Runner:
         self.retry = retry
         self._retry = Retry(retry, random)
         self._timeout = Timeout(task_timeout)
-        layers = (LogContext(), self._retry, *middlewares, self._timeout)
+        layers = (self._retry, *middlewares, self._timeout)
         self._execute = compose(layers, self._call)
         self._execute_async = compose_async(layers, self._call_async)
         self._handler_is_async = handler is not None and inspect.iscoroutinefunction(handler.process_task)
@@ -82,7 +87,8 @@ class Runner:
         """Whether the task is an `async def`'s."""
         if not task.function:
             return self._handler_is_async
-        return task.function in self.registry and self.registry.resolve(task.function).is_async
+        function = self.registry._functions.get(task.function)
+        return function is not None and function.is_async
 
     def timeout(self, task: Task[Any]) -> float | None:
         """Seconds that the task may run."""
@@ -103,22 +109,26 @@ class Runner:
         call = self._resolve(execution)
         if isinstance(call, Outcome):
             return call
-        with running(call):
-            try:
-                return self._done(execution, self._execute(execution.task))
-            except BaseException as error:  # noqa: BLE001 - also SystemExit is the task's failure, not the worker's end
-                return self._failed(execution, error, call.retry_delay)
+        token = enter(call)
+        try:
+            return self._done(execution, self._execute(execution.task))
+        except BaseException as error:  # noqa: BLE001 - also SystemExit is the task's failure, not the worker's end
+            return self._failed(execution, error, call.retry_delay)
+        finally:
+            leave(token)
 
     async def run_async(self, execution: Execution) -> Outcome:
         """Run the task of an `async def` on this loop."""
         call = self._resolve(execution)
         if isinstance(call, Outcome):
             return call
-        with running(call):
-            try:
-                return self._done(execution, await self._execute_async(execution.task))
-            except BaseException as error:  # noqa: BLE001 - as in run
-                return self._failed(execution, error, call.retry_delay)
+        token = enter(call)
+        try:
+            return self._done(execution, await self._execute_async(execution.task))
+        except BaseException as error:  # noqa: BLE001 - as in run
+            return self._failed(execution, error, call.retry_delay)
+        finally:
+            leave(token)
 
     def _resolve(self, execution: Execution) -> Call | Outcome:
         """Find what runs the task."""
@@ -134,31 +144,35 @@ class Runner:
         except LookupError as error:
             return Outcome(task=task, kind=OutcomeKind.UNKNOWN, reason=str(error))
 
-    def _begin(self, task: Task[Any]) -> Callable[[], Any]:
-        """The innermost of the onion: the call to make, with its arguments rebuilt; its time begins."""
+    def _begin(self, task: Task[Any]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """The innermost of the onion: what to call, with its arguments rebuilt; its time begins."""
         call = current_call()
         # The task may be another than the one that was claimed: a middleware can have decrypted it.
-        if call.function is None:
-            process_task = cast(TaskHandler, self.handler).process_task
-            call.execution.begin()
-            return lambda: process_task(task)
         function = call.function
-        args, kwargs = rebuild_arguments(function, task.args, task.kwargs)
+        if function is None:
+            call.execution.begin()
+            return cast(TaskHandler, self.handler).process_task, (task,), {}
+        args, kwargs = signature_of(function).rebuild(task.args, task.kwargs)
         call.execution.begin()
-        return lambda: function(*args, **kwargs)
+        return function, args, kwargs
 
     def _call(self, task: Task[Any]) -> Any:
-        answer = self._begin(task)()
-        # A plain function that returns a coroutine: a wrapped async def.
-        return asyncio.run(_await(answer)) if inspect.isawaitable(answer) else answer
+        function, args, kwargs = self._begin(task)
+        answer = function(*args, **kwargs)
+        if type(answer) in _DATA or not inspect.isawaitable(answer):
+            return answer
+        return asyncio.run(_await(answer))  # a plain function that returns a coroutine: a wrapped async def
 
     async def _call_async(self, task: Task[Any]) -> Any:
-        return await self._begin(task)()
+        function, args, kwargs = self._begin(task)
+        return await function(*args, **kwargs)
 
     # judging how it ended
 
     def _done(self, execution: Execution, answer: Any) -> Outcome:
         task = execution.task
+        if answer is None:
+            return Outcome(task=task, kind=_DONE, result=_NOTHING, duration=execution.took)
         name = task.function or type(self.handler).__qualname__
         try:
             result = encode_value(answer, f"the result of {name}")
@@ -172,7 +186,7 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - encoding reads attributes, which can run any code
             # It would do its work again only to end here again.
             return self._failed(execution, error, None, final=True)
-        return Outcome(task=task, kind=OutcomeKind.DONE, result=result, duration=execution.took)
+        return Outcome(task=task, kind=_DONE, result=result, duration=execution.took)
 
     def failure(self, execution: Execution, error: BaseException) -> Outcome:
         """The outcome of a task whose process is gone, for `error`."""
@@ -222,7 +236,7 @@ class Runner:
 
     def has_hooks(self, outcome: Outcome) -> bool:
         """Whether the handler wants to hear of such an outcome."""
-        return outcome.kind in self._hooks
+        return bool(self._hooks) and outcome.kind in self._hooks
 
     def after(self, execution: Execution, outcome: Outcome) -> None:
         """Tell the handler."""

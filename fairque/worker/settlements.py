@@ -1,8 +1,11 @@
-"""From an executor's outcome to what the server is told, and from its answer to events."""
+"""From an executor's outcome to what the server is told, and from its answer to figures and events."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,20 +28,22 @@ from fairque.queue.consumer import failing, result_ttl
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Settled, Settlement, token_of
 from fairque.worker.executors.base import Outcome, OutcomeKind, RunningTask
+from fairque.worker.outbox import Ended
+
+_log = logging.getLogger(__name__)
 
 NO_RETRY = -1
+_DONE, _FINISHED = OutcomeKind.DONE, Settled.FINISHED
 
 
 def settlement_of(engine: Engine, outcome: Outcome) -> Settlement:
     """What the server is told of an outcome."""
     task = outcome.task
     task_id, token, seconds = encode(task.task_id), token_of(task), outcome.duration
+    if outcome.kind is _DONE:
+        return Settlement(task_id, token, "finish", seconds, outcome.result or b"", result_ttl(engine, task))
     error = outcome.error or b""
     match outcome.kind:
-        case OutcomeKind.DONE:
-            return Settlement(
-                task_id, token, "finish", seconds, outcome.result or b"", result_ttl(engine, task)
-            )
         case OutcomeKind.SNOOZED:
             return Settlement(task_id, token, "snooze", seconds, b"", _micros(outcome.retry_delay))
         case OutcomeKind.DISCARDED:
@@ -96,6 +101,37 @@ def claimed_event(task: Task[Any]) -> TaskClaimed:
 
 def _micros(seconds: float | None) -> int:
     return round((seconds or 0.0) * 1e6)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the settlements of one call. `lacking`: functions that turned out to be missing here."""
+
+    completed: int = 0
+    released: int = 0
+    lacking: set[str] = field(default_factory=set)
+
+
+def settled(bus: EventBus, told: Sequence[Ended], codes: Sequence[Settled]) -> Tally:
+    """Count what the server answered, and tell who listens."""
+    tally = Tally()
+    nobody_listens = bus.idle
+    for ended, code in zip(told, codes, strict=False):
+        outcome = ended.outcome
+        if code is _FINISHED and nobody_listens and outcome is not None:
+            tally.completed += 1  # nearly all of them
+            continue
+        if code is Settled.RELEASED:
+            tally.released += 1
+        elif outcome is not None and code is not Settled.PASSED_ON:
+            tally.completed += 1
+        if outcome is not None:
+            if code is Settled.STALE:
+                _log.warning("the outcome of task %s came too late", ended.settlement.task_id)
+            if outcome.kind is OutcomeKind.UNKNOWN:
+                tally.lacking.add(outcome.task.function)
+            tell(bus, outcome, code)
+    return tally
 
 
 def tell(bus: EventBus, outcome: Outcome, code: Settled) -> None:

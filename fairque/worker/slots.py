@@ -28,6 +28,8 @@ PATIENCE_SECONDS = 0.25
 MEASURED = 8
 """Tasks measured before anything is prefetched."""
 SMOOTHING = 0.1
+OVERHEAD_SECONDS = 25e-6
+"""What a task takes at least, with however many slots: it is claimed, handed over and settled."""
 STALL_GRACE_SECONDS = 5.0
 STUCK_SECONDS = 1.0
 """How long past its timeout a task may hold its slot before its process is replaced."""
@@ -61,7 +63,7 @@ class Slots:
             limit = task.timeout or self._entry.task_timeout_seconds
             patience = self._entry.stall_limit_seconds if limit is None else limit + STALL_GRACE_SECONDS
             self._page.begin(task.claim.token, time.monotonic() + patience)
-        if self._bus.wants(TaskStarted):
+        if not self._bus.idle and self._bus.wants(TaskStarted):
             self._bus.emit(TaskStarted(**_about(task), attempt=task.attempt))
 
     def on_outcome(self, outcome: Outcome) -> None:
@@ -81,7 +83,8 @@ class Slots:
             wake = first or self._urgent
         if following is not None:
             self._executor.submit(following)
-        if wake:
+        # Set already: the loop has not looked since, and will see this outcome too.
+        if wake and not self._event.is_set():
             self._event.set()
 
     def on_timeout(self, task: Task[Any]) -> None:
@@ -119,16 +122,36 @@ class Slots:
             self._event.clear()
         return called
 
+    @property
+    def has_backlog(self) -> bool:
+        """Whether prefetched tasks wait here for a slot."""
+        return bool(self._backlog)
+
     def room(self) -> int:
         """Free slots, less what waits here for them."""
         with self._lock:
             return self._entry.max_concurrent_tasks - self._active - len(self._backlog)
 
     def allowance(self, prefetch_seconds: float) -> int:
-        """How many tasks may be claimed beyond the free slots, by the run times measured so far."""
-        if self._measured < MEASURED or not prefetch_seconds:
+        """How many tasks may be claimed beyond the free slots, by the run times measured so far: as many as would begin
+        within `prefetch_seconds`, and none if a slot does not even end one in that time."""
+        if self._measured < MEASURED or self._average > prefetch_seconds:
             return 0
-        return min(MAX_PREFETCH, int(prefetch_seconds / max(self._average, 1e-6)))
+        each = max(self._average / self._entry.max_concurrent_tasks, OVERHEAD_SECONDS)
+        return min(MAX_PREFETCH, int(prefetch_seconds / each))
+
+    def want(self, allowed: int, coming: int = 0) -> int:
+        """How many tasks one call should claim, if `allowed` may be prefetched and `coming` were claimed already.
+
+        Not much more than half of all that may be here, so that the slots work on one half while the server looks for
+        the other.
+        """
+        slots, room = self._entry.max_concurrent_tasks, self.room() + allowed - coming
+        return max(0, min(room, max(slots + min(slots, allowed), (slots + allowed + 1) // 2)))
+
+    def worth_a_call(self, want: int, allowed: int) -> bool:
+        """Whether claiming `want` more, of `allowed` that may be prefetched, should not wait for company."""
+        return want > 0 and (2 * want >= allowed or self._active < self._entry.max_concurrent_tasks)
 
     def start(self, claimed: list[Task[Any]]) -> None:
         """Fill the free slots; what is left over waits here for the next."""
@@ -148,11 +171,11 @@ class Slots:
             outcomes = list(self._outcomes)
             self._outcomes.clear()
             self._urgent = False
-        for outcome in outcomes:
-            if not outcome.duration:
-                continue  # it never began
-            self._measured += 1
-            self._average += max(SMOOTHING, 1 / self._measured) * (outcome.duration - self._average)
+        durations = [outcome.duration for outcome in outcomes if outcome.duration]  # the others never began
+        if durations:
+            self._measured += len(durations)
+            weight = min(1.0, len(durations) * max(SMOOTHING, 1 / self._measured))
+            self._average += weight * (sum(durations) / len(durations) - self._average)
         return outcomes
 
     def take_progress(self) -> list[Progress]:

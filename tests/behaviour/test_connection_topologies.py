@@ -39,6 +39,24 @@ def test_a_cluster(connect: Callable[..., Client], cluster: ServerProcess) -> No
     assert client("EVALSHA", sha, 1, "{fq}:key", "argument") == [b"{fq}:key", b"argument"]
 
 
+def test_a_function_call_in_a_cluster_is_one_command(
+    connect: Callable[..., Client], cluster: ServerProcess
+) -> None:
+    """redis-py would ask the server each time which of the arguments are keys."""
+    server = cluster.client()
+    server.function_load(
+        "#!lua name=echo\nredis.register_function('echo', function(keys, args) return keys[1] end)"
+    )
+    client = connect(url=f"cluster://127.0.0.1:{cluster.port}")
+    client("PING")
+    server.config_resetstat()
+    for number in range(10):
+        assert client("FCALL", "echo", 1, f"key:{number}", "a", "b") == f"key:{number}".encode()
+    calls = {name: told["calls"] for name, told in server.info("commandstats").items()}
+    assert calls.pop("cmdstat_fcall") == 10
+    assert not [name for name in calls if "command" in name]
+
+
 def test_a_cluster_client_repeats_nothing_either(
     connect: Callable[..., Client], cluster: ServerProcess
 ) -> None:

@@ -19,9 +19,11 @@ from fairque.core.exceptions import (
 )
 from fairque.core.keys import encode
 from fairque.core.models import Priority, Task, UserPolicy
+from fairque.core.policies import GroupPolicy
 from fairque.core.states import TaskState
 from fairque.queue.async_queue import AsyncDeadLetters, AsyncTaskQueue
 from fairque.queue.handles import AsyncTaskHandle, TaskHandle
+from fairque.queue.operations.base import SCHEMA
 from fairque.queue.queue import DeadLetters, TaskQueue
 from tests.support.facades import Clock, Facades
 from tests.support.queues import MakeQueue, config_for
@@ -60,6 +62,7 @@ def test_a_paused_tenant_waits_alone(queue: Any) -> None:
 
 
 def test_a_pause_keeps_the_rest_of_the_policy(queue: Any) -> None:
+    queue.set_group_policy("g", GroupPolicy())
     policy = UserPolicy(weight=2.5, max_concurrency=3, group="g")
     queue.set_user_policy("a", policy)
     queue.pause_user("a")
@@ -70,6 +73,7 @@ def test_a_pause_keeps_the_rest_of_the_policy(queue: Any) -> None:
 
 def test_policies_are_kept_as_they_were_given(queue: Any, other: Any) -> None:
     assert queue.get_user_policy("a: b") is None
+    queue.set_group_policy("é", GroupPolicy())
     policies = [
         UserPolicy(),
         UserPolicy(weight=0.01),
@@ -188,11 +192,11 @@ def test_health_of_a_server_that_is_away(new_server: Callable[..., ServerProcess
 
 
 def test_a_newer_layout_is_refused_and_named(queue: Any, flushed: redis.Redis) -> None:
-    flushed.hset("fq:meta", "schema", 2)
-    with pytest.raises(SchemaMismatchError, match=r"has layout 2; this version reads 1"):
+    flushed.hset("fq:meta", "schema", SCHEMA + 1)
+    with pytest.raises(SchemaMismatchError, match=f"has layout {SCHEMA + 1}; this version reads {SCHEMA}"):
         queue.push(Task.create(payload=1))
     assert flushed.keys("*") == [b"fq:meta"]
-    flushed.hset("fq:meta", "schema", 1)
+    flushed.hset("fq:meta", "schema", SCHEMA)
     queue.push(Task.create(payload=1))
 
 

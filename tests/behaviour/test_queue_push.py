@@ -23,6 +23,7 @@ from fairque.core.exceptions import (
 )
 from fairque.core.middleware import Middleware
 from fairque.core.models import Priority, Task
+from fairque.core.policies import LimiterPolicy
 from fairque.core.retry import Discard, Snooze, fixed
 from fairque.core.states import TaskState
 from tests.support.facades import Clock
@@ -39,6 +40,7 @@ def test_a_task_comes_out_as_it_went_in(queue: Any) -> None:
         "n": [1, 2.5, None, True],
         "when": datetime(2026, 1, 2, tzinfo=UTC),
     }
+    queue.set_limiter("api", LimiterPolicy(max_concurrency=2))
     sent = Task.create(
         payload=payload, user_id="alice", priority=Priority.HIGH, timeout=9, max_retries=7, retry=fixed(3),
         cost=2.5, correlation_id="c-1", labels={"a": "b"}, result_ttl=60, limiter="api",

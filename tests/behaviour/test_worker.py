@@ -405,7 +405,7 @@ def test_one_push_does_not_wake_a_crowd(make_workshop: Callable[..., Workshop]) 
     until(lambda: workshop.client.zcard("fq:waiters") == 20)
 
     def calls() -> int:
-        return int(workshop.client.info("commandstats")["cmdstat_evalsha"]["calls"])
+        return int(workshop.client.info("commandstats")["cmdstat_fcall"]["calls"])
 
     before = calls()
     for number in range(10):

@@ -31,7 +31,7 @@ def workshop(make_workshop: Callable[..., Workshop]) -> Workshop:
 def test_a_function_that_nobody_has_ends_as_a_dead_letter(workshop: Workshop) -> None:
     workshop.worker()
     workshop.worker()
-    calls = workshop.client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+    calls = workshop.client.info("commandstats").get("cmdstat_fcall", {"calls": 0})["calls"]
     begun = time.monotonic()
     handle = workshop.push(Task(function="nobody:has_it"))
     others = workshop.push_all(worker_tasks.quick(number) for number in range(50))
@@ -48,7 +48,7 @@ def test_a_function_that_nobody_has_ends_as_a_dead_letter(workshop: Workshop) ->
     assert "worker" in error.message
     # It went round a few times, not in a hot loop.
     assert workshop.stats().counters["passed_on"] <= 8
-    assert workshop.client.info("commandstats")["cmdstat_evalsha"]["calls"] - calls < 400
+    assert workshop.client.info("commandstats")["cmdstat_fcall"]["calls"] - calls < 400
     workshop.assert_settled()
 
 
@@ -94,8 +94,12 @@ def test_a_busy_worker_that_has_the_function_keeps_it_from_the_dead_letters(
     workshop.assert_settled()
 
 
-def test_workers_that_announce_what_they_cannot_run_do_not_pass_it_round(workshop: Workshop) -> None:
+def test_workers_that_announce_what_they_cannot_run_do_not_pass_it_round(
+    make_workshop: Callable[..., Workshop],
+) -> None:
     """As processes that were started without the module."""
+    # Long enough for a process to start meanwhile.
+    workshop = make_workshop(unknown_function_seconds=3 * UNKNOWN_SECONDS)
     broken = [Worker(workshop.config()) for _ in range(2)]
     for worker in broken:
         worker._runner.registry = Registry()

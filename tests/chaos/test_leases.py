@@ -18,7 +18,7 @@ from fairque.core.states import TaskState
 from fairque.queue.lua_manager import RESEND_PAUSES
 from fairque.queue.operations import claims
 from fairque.queue.queue import TaskQueue
-from fairque.scripts import SCRIPTS
+from fairque.scripts import SCRIPTS, load
 from fairque.worker.worker import Worker
 from tests.support import worker_tasks
 from tests.support.proxy import FaultProxy
@@ -30,12 +30,12 @@ class Loses:
     """Of each call of a script, the replies to the first `times` ways it was sent."""
 
     def __init__(self, script: str, times: int = 1) -> None:
-        self._sha = SCRIPTS[script].sha.encode()
+        self._function = f"{SCRIPTS[script].function}\r\n".encode()
         self.times = times
         self._seen: Counter[bytes] = Counter()
 
     def __call__(self, request: bytes) -> bool:
-        if self._sha not in request:
+        if self._function not in request:
             return False
         self._seen[request] += 1
         return self._seen[request] <= self.times
@@ -100,7 +100,7 @@ def test_a_dead_incarnation_that_is_to_leave_does_not_rage(workshop: Workshop) -
     workshop.queue.run(claims.leave(workshop.queue.engine, worker.incarnation, ()))
 
     def calls() -> int:
-        return int(workshop.client.info("commandstats")["cmdstat_evalsha"]["calls"])
+        return int(workshop.client.info("commandstats")["cmdstat_fcall"]["calls"])
 
     before = calls()
     assert worker.join(3)
@@ -111,8 +111,7 @@ def test_a_dead_incarnation_that_is_to_leave_does_not_rage(workshop: Workshop) -
 def test_a_worker_whose_replies_are_lost_runs_nothing_twice(make_workshop: Callable[..., Workshop]) -> None:
     """Each reply once, and two of them so often that the worker takes the server for away."""
     workshop = make_workshop(prefetch_milliseconds=0)
-    for script in SCRIPTS.values():
-        workshop.client.script_load(script.source)
+    workshop.client.function_load(load().text, replace=True)
     with FaultProxy(workshop.server.url) as proxy:
         loses = Loses("settle_and_claim")
         proxy.drop_replies(10_000, matching=loses)
@@ -206,6 +205,39 @@ def test_what_has_ended_stays_ended_however_often_is_swept(make_workshop: Callab
     assert stats.states["finished"] == count
     user = workshop.queue.get_user_stats("default")
     assert (user.finished, user.failed, user.running, user.normal) == (count, 0, 0, 0)
+
+
+def test_workers_outlive_the_functions_and_scripts_of_their_server(
+    make_workshop: Callable[..., Workshop],
+) -> None:
+    """Deleted over and over under load, as by somebody who cleans up: no call fails, and nothing runs twice."""
+    workshop = make_workshop()
+    over = threading.Event()
+    flushes = 0
+
+    def flush() -> None:
+        nonlocal flushes
+        while not over.wait(0.005):
+            workshop.client.function_flush("SYNC")
+            workshop.client.script_flush("SYNC")
+            flushes += 1
+
+    flusher = threading.Thread(target=flush)
+    flusher.start()
+    try:
+        workshop.worker(max_concurrent_tasks=3)
+        workshop.supervise(max_concurrent_tasks=3)
+        handles = [workshop.push(worker_tasks.work(workshop.path, f"f{n}", 0.005)) for n in range(300)]
+        assert [handle.result(20) for handle in handles] == [f"f{n}" for n in range(300)]
+    finally:
+        over.set()
+        flusher.join()
+    assert flushes > 50
+    assert set(workshop.ledger.count("begin").values()) == {1}
+    counters = workshop.stats().counters
+    assert (counters["pushed"], counters["finished"]) == (300, 300)
+    assert counters.get("workers_dead", 0) == counters.get("lost", 0) == 0
+    workshop.assert_settled()
 
 
 def test_workers_outlive_their_server(new_server: Callable[..., ServerProcess], tmp_path: Path) -> None:

@@ -16,12 +16,17 @@ from typing import Any
 import pytest
 import redis
 
+from fairque.core.config import QueueConfig
 from fairque.core.exceptions import QueueUnavailableError
 from fairque.core.models import Task
 from fairque.core.states import TaskState
+from fairque.queue import spare
 from fairque.queue.async_queue import AsyncTaskQueue
+from fairque.queue.lua_manager import LuaScriptManager
+from fairque.queue.operations import admin
+from fairque.queue.operations.base import Engine
 from fairque.queue.queue import TaskQueue
-from fairque.scripts import SCRIPTS
+from fairque.scripts import SCRIPTS, load
 from tests.support.invariants import assert_consistent
 from tests.support.proxy import FaultProxy
 from tests.support.queues import config_for, empty, wait_until
@@ -33,9 +38,8 @@ CANCELLATIONS = 1000
 
 @pytest.fixture
 def proxy(flushed: redis.Redis, server: ServerProcess) -> Iterator[FaultProxy]:
-    """Between the queues of a test and their server, which knows all scripts."""
-    for script in SCRIPTS.values():
-        flushed.script_load(script.source)
+    """Between the queues of a test and their server, which knows the library."""
+    flushed.function_load(load().text.decode(), replace=True)
     with FaultProxy(server.url) as proxy:
         yield proxy
     assert_consistent(flushed)
@@ -43,16 +47,21 @@ def proxy(flushed: redis.Redis, server: ServerProcess) -> Iterator[FaultProxy]:
         empty(queue)
 
 
+def function_name(script: str) -> bytes:
+    """How it stands in a request, where no other begins with it."""
+    return f"{SCRIPTS[script].function}\r\n".encode()
+
+
 class Loses:
     """Of each call of a script, the replies to the first `times` ways it was sent; said again, it is known."""
 
     def __init__(self, script: str, times: int = 1) -> None:
-        self._sha = SCRIPTS[script].sha.encode()
+        self._function = function_name(script)
         self._times = times
         self._seen: Counter[bytes] = Counter()
 
     def __call__(self, request: bytes) -> bool:
-        if self._sha not in request:
+        if self._function not in request:
             return False
         digest = hashlib.sha1(request, usedforsecurity=False).digest()
         self._seen[digest] += 1
@@ -62,7 +71,7 @@ class Loses:
 def check(flushed: redis.Redis, sent: list[str], claimed: list[str]) -> None:
     """Every task exactly once, and all of them finished."""
     assert sorted(claimed) == sorted(sent), "lost or handed out twice"
-    counters = {name.decode(): int(count) for name, count in flushed.hgetall("fq:stats").items()}
+    counters = LuaScriptManager(flushed).run(admin.get_stats(Engine(QueueConfig()))).counters
     assert counters == {"pushed": len(sent), "claimed": len(sent), "finished": len(sent)}
     assert {name.decode() for name in flushed.zrange("fq:state:finished", 0, -1)} == set(sent)
     for state in (TaskState.QUEUED, TaskState.STARTED, TaskState.SCHEDULED, TaskState.FAILED):
@@ -151,8 +160,7 @@ def test_a_call_that_comes_late_is_refused(proxy: FaultProxy, flushed: redis.Red
     with TaskQueue(config_for(proxy.url)) as queue:
         sent = [queue.push(Task.create(payload=number)).task_id for number in range(3)]
         queue.pop(users=["nobody"])
-        sha = SCRIPTS["settle_and_claim"].sha.encode()
-        proxy.hold(1, matching=sha)
+        proxy.hold(1, matching=function_name("settle_and_claim"))
         claimed: list[str] = []
 
         def pop() -> None:
@@ -180,9 +188,11 @@ def test_a_call_that_comes_late_is_refused(proxy: FaultProxy, flushed: redis.Red
 
 
 def in_use(queue: AsyncTaskQueue) -> int:
-    """Connections that somebody holds."""
+    """Connections that somebody holds, beside those that are kept for the next call."""
     clients = [queue._manager.client if queue._manager else None, queue._blocking]
-    return sum(len(client.connection_pool._in_use_connections) for client in clients if client is not None)
+    pools = [client.connection_pool for client in clients if client is not None]
+    kept = sum(pool in spare._spares and spare._spares[pool]._connection is not None for pool in pools)
+    return sum(len(pool._in_use_connections) for pool in pools) - kept
 
 
 class Impatient:

@@ -6,13 +6,26 @@ It answers each call as the scripts must, and shows all that decides what comes 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fairque.core.config import QueueConfig
 from fairque.core.exceptions import WorkerDeadError
-from tests.model.tenants import FairTenants, Task, Tenant
-from tests.model.values import SECOND, Claimed, Exchange, Job, Outcome, TenantView, View
+from tests.model.tenants import FairTenants, Level, Task, Tenant
+from tests.model.values import (
+    SECOND,
+    Claimed,
+    Entry,
+    Exchange,
+    Job,
+    LevelView,
+    LimiterView,
+    Limits,
+    Outcome,
+    Permits,
+    TenantView,
+    View,
+)
 
 CRASHES_ALONE = 3
 FINISHED, RETRIED, FAILED, RELEASED, CANCELED = 1, 2, 3, 4, 6
@@ -24,6 +37,7 @@ class Worker:
 
     slots: int
     deadline: int
+    entry: str = ""
     alive: bool = True
     held: dict[str, Task] = field(default_factory=dict)
 
@@ -48,22 +62,37 @@ class Reference(FairTenants):
         """Of all live workers."""
         return sum(worker.slots for worker in self.workers.values() if worker.alive)
 
-    def _claim(self, number: int, users: Sequence[str]) -> Claimed | None:
-        """One decision."""
-        t, by_lane = self._choose(users, max(1, self.slots()), self.lane())
-        if t is None:
-            return None
-        task = self._pop(t)
-        self._start(t, task, by_lane)
-        task.worker = number
-        self.workers[number].held[task.job.task_id] = task
-        return Claimed(task.job.task_id, t.user, task.charged, by_lane)
+    def _delayed(self, t: Tenant) -> int:
+        """How many tasks of a user or an organisation wait for a time."""
+        return sum(
+            t in self.tenants[task.job.user].chain()
+            for task in self.scheduled.values()
+            if task.job.user in self.tenants
+        )
+
+    def _claims(self, number: int, want: int, users: Sequence[str]) -> list[Claimed]:
+        """One decision at a time. Whoever has nothing that can start after all leaves."""
+        claimed: list[Claimed] = []
+        while not self.paused and len(claimed) < want:
+            entry = self.workers[number].entry
+            t, by_lane = self._choose(entry, users, max(1, self.slots()), self.lane())
+            if t is None:
+                break
+            if self._head(t) is None:
+                self._place(t)
+                continue
+            task = self._pop(t)
+            self._start(t, task, by_lane)
+            task.worker = number
+            self.workers[number].held[task.job.task_id] = task
+            claimed.append(Claimed(task.job.task_id, t.user, task.charged, by_lane))
+        return claimed
 
     # How a claim ends
 
     def _drop(self, task: Task) -> Tenant:
         t = self.tenants[task.job.user]
-        t.running -= 1
+        self._stop(t, task)
         del self.workers[task.worker].held[task.job.task_id]
         task.worker, task.by_lane = 0, False
         return t
@@ -79,8 +108,9 @@ class Reference(FairTenants):
         return self._drop(task)
 
     def _given_back(self, task: Task) -> Tenant:
-        """It never began: the charge returns, virtual time stays."""
+        """It never began: charge and tokens return, virtual time stays."""
         self._charge(self.tenants[task.job.user], -task.charged)
+        self._give_back_tokens(self.tenants[task.job.user], task)
         return self._drop(task)
 
     def _finish(self, task: Task, outcome: Outcome) -> int:
@@ -144,10 +174,15 @@ class Reference(FairTenants):
         self.swept = self.now
         if self.now >= self.grace:
             late = [number for number, worker in self.workers.items() if worker.deadline <= self.now]
-            for number in late:
-                self.workers[number].alive = False
+            for number in sorted(late, key=lambda number: (self.workers[number].deadline, number)):
+                self._bury(number)
             for number in sorted(late):
                 self._give_back(number, self.workers[number].deadline - self.lease, begun=True)
+
+    def _bury(self, number: int) -> None:
+        before = self._share_cap()
+        self.workers[number].alive = False
+        self._refit(before)
 
     def _promote(self) -> None:
         due = [task for task in self.scheduled.values() if task.entered <= self.now]
@@ -163,11 +198,14 @@ class Reference(FairTenants):
             raise WorkerDeadError(f"worker {number} is not alive")
         return self.workers[number]
 
-    def join(self, now: int, slots: int) -> int:
-        """A new worker takes a lease; virtual time is not looked at."""
+    def join(self, now: int, slots: int, entry: str = "") -> int:
+        """A new worker takes a lease."""
         self._begin(now)
+        self._advance()
         self.joined += 1
-        self.workers[self.joined] = Worker(slots, self.now + self.lease)
+        before = self._share_cap()
+        self.workers[self.joined] = Worker(slots, self.now + self.lease, entry)
+        self._refit(before)
         self._end()
         return self.joined
 
@@ -177,7 +215,7 @@ class Reference(FairTenants):
             return
         self._begin(now)
         self._advance()
-        self.workers[worker].alive = False
+        self._bury(worker)
         self._give_back(worker, self.now, begun)
         self._end()
 
@@ -190,15 +228,31 @@ class Reference(FairTenants):
         self._reap()
         self._end()
 
-    def push(self, now: int, jobs: Sequence[Job]) -> None:
-        """Each at a microsecond of its own."""
+    def push(self, now: int, jobs: Sequence[Job]) -> list[bool]:
+        """Each at a microsecond of its own. If none is taken, nothing has happened."""
         self._begin(now)
-        self._advance()
+        taken = [self._push(job, first) for first, job in self._with_first(jobs)]
+        if any(taken):
+            self._end()
+        return taken
+
+    def _with_first(self, jobs: Sequence[Job]) -> Iterator[tuple[bool, Job]]:
+        known = len(self.tasks)
         for job in jobs:
-            self.now += 1
-            task = self.tasks[job.task_id] = Task(job, created=self.now, enqueued=self.now)
-            self._place(self._enqueue(task))
-        self._end()
+            yield len(self.tasks) == known, job
+
+    def _push(self, job: Job, first: bool) -> bool:
+        for one in self.tenant(job.user).chain():
+            if one.limits.max_queued and one.queued + self._delayed(one) >= one.limits.max_queued:
+                return False
+        if first:
+            self._advance()
+        self.now += 1
+        task = self.tasks[job.task_id] = Task(job, created=self.now, enqueued=self.now)
+        t = self._enqueue(task)
+        if not t.ready:
+            self._place(t)
+        return True
 
     def exchange(
         self,
@@ -217,18 +271,22 @@ class Reference(FairTenants):
         if lease.deadline - self.now < self.lease * 5 / 6:
             lease.deadline = self.now + self.lease
         codes: list[int] = []
+        touched: dict[str, None] = {}
         for outcome in outcomes:
             task = self.tasks[outcome.task_id]
             codes.append(self._finish(task, outcome))
-            self._place(self.tenants[task.job.user])
+            touched[task.job.user] = None
+        for user in touched:
+            self._place(self.tenants[user])
         self._reap()
         self._promote()
+        self._unpark()
         if beat:
             lease.deadline = self.now + self.lease
             self._charge_long(lease)
-        claimed: list[Claimed] = []
-        while not self.paused and len(claimed) < want and (claim := self._claim(worker, users)):
-            claimed.append(claim)
+        if self.assigned:
+            self._grow_late()
+        claimed = self._claims(worker, want, users)
         self._end()
         return Exchange(tuple(codes), tuple(claimed))
 
@@ -256,24 +314,43 @@ class Reference(FairTenants):
             self.scheduled.pop(task_id, None)
             t.critical = deque(one for one in t.critical if one is not task)
             t.normal = [entry for entry in t.normal if entry[2] is not task]
+            for name, queue in list(t.limited.items()):
+                t.limited[name] = [entry for entry in queue if entry[2] is not task]
+                if not t.limited[name]:
+                    del t.limited[name]
             del self.tasks[task_id]
             self._place(t)
         self._end()
 
-    def set_policy(
-        self, now: int, user: str, *, weight: int = 1000, cap: int = 0, paused: bool = False
-    ) -> None:
-        """What a tenant owes is service: its distance to the front, or to virtual time, scales with the weight."""
+    def set_policy(self, now: int, user: str, limits: Limits) -> None:
+        """A user's limits, which its backlog feels too."""
         self._begin(now)
         self._advance()
-        t = self.tenant(user)
-        if weight != t.weight and (t.ready or t.running or t.tag > self.virtual):
-            ratio = t.weight / weight
-            zero = self.front() if t.ready else self.virtual
-            t.tag = zero + (t.tag - zero) * ratio
-            t.floor = zero + (t.floor - zero) * ratio
-        t.weight, t.cap, t.paused = weight, cap, paused
-        self._place(t)
+        self._set_limits(self.tenant(user), limits)
+        self._end()
+
+    def set_group(self, now: int, name: str, limits: Limits) -> None:
+        """An organisation's."""
+        self._begin(now)
+        self._advance()
+        self._set_limits(self.group(name), limits)
+        self._end()
+
+    def set_limiter(self, now: int, name: str, permits: Permits) -> None:
+        """A named limiter's."""
+        self._begin(now)
+        self._advance()
+        self._set_permits(self.limiter(name), permits)
+        self._end()
+
+    def assign(self, now: int, entries: Mapping[str, Entry]) -> None:
+        """Who serves whom from now on."""
+        self._begin(now)
+        self._advance()
+        self.entries = dict(entries)
+        if not self.assigned:
+            for t in self.tenants.values():
+                t.late = False
         self._end()
 
     def pause(self, now: int, paused: bool) -> None:
@@ -284,35 +361,64 @@ class Reference(FairTenants):
 
     def view(self) -> View:
         """All that decides what comes next."""
-        counted = self.counted()
+        everyone = {t.user: t for t in (*self.tenants.values(), *self.groups.values())}
+        levels = {"": self.root} | {t.user: t.inner for t in self.groups.values() if t.inner}
+        words = sorted({word for t in self.tenants.values() for word in self.words(t)})
+        sets = {
+            (name, word): {t.user: t.tag for t in level.members if self.in_set(t, word)}
+            for name, level in levels.items()
+            for word in words
+        }
         return View(
-            virtual=self.virtual,
-            mark=self.mark,
             generation=self.generation,
-            weight=sum(t.weight for t in counted),
-            running=sum(t.running for t in counted),
             all_running=sum(t.running for t in self.tenants.values()),
             slots=self.slots(),
             lane=self.lane(),
             credit=self.credit,
-            tenants={
-                user: TenantView(
-                    tag=t.tag,
-                    floor=t.floor,
-                    weight=t.weight,
-                    cap=t.cap,
-                    paused=t.paused,
-                    sparse=t.sparse,
-                    critical=len(t.critical),
-                    normal=len(t.normal),
-                    running=t.running,
-                    counted_weight=t.weight if t in counted else 0,
-                    counted_running=t.running if t in counted else 0,
+            tenants={user: self._tenant_view(t) for user, t in everyone.items()},
+            levels={name: self._level_view(level) for name, level in levels.items()},
+            limiters={
+                limiter.name: LimiterView(
+                    limiter.running,
+                    max(limiter.bucket.full, self.last) - self.last,
+                    {t.user: tag for t, tag in limiter.blocked.items()},
+                    limiter.parked,
                 )
-                for user, t in self.tenants.items()
+                for limiter in self.limiters.values()
             },
-            ready={t.user: t.tag for t in self.tenants.values() if t.claimable},
-            in_lane={t.user: t.tag for t in self.tenants.values() if t.claimable and t.sparse},
-            ahead={t.user: t.tag for t in counted if not t.claimable},
+            in_lane={t.user: t.tag for t in self.root.members if t.ready and t.sparse},
             held={user: t.running for user, t in self.tenants.items() if t.running},
+            sets={place: members for place, members in sets.items() if members},
+        )
+
+    @staticmethod
+    def _level_view(level: Level) -> LevelView:
+        counted = level.counted()
+        return LevelView(
+            virtual=level.virtual,
+            mark=level.mark,
+            weight=sum(t.limits.weight for t in counted),
+            running=sum(t.running for t in counted),
+            ready={t.user: t.tag for t in level.members if t.ready},
+            ahead={t.user: t.tag for t in counted if not t.ready},
+        )
+
+    def _tenant_view(self, t: Tenant) -> TenantView:
+        counted = t in t.level.counted()
+        return TenantView(
+            tag=t.tag,
+            floor=t.floor,
+            weight=t.limits.weight,
+            cap=t.limits.cap,
+            paused=t.limits.paused,
+            sparse=t.sparse,
+            queued=t.queued,
+            delayed=self._delayed(t),
+            running=t.running,
+            counted_weight=t.limits.weight if counted else 0,
+            counted_running=t.running if counted else 0,
+            full=max(t.bucket.full, self.last) - self.last,
+            parked=t.parked,
+            late=t.late,
+            group=t.group.user if t.group else "",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import count
 from typing import Any
 
@@ -17,7 +17,7 @@ from fairque.core.config import QueueConfig
 from fairque.core.exceptions import WorkerDeadError
 from tests.model.driver import Driver
 from tests.model.reference import Reference
-from tests.model.values import Exchange, Job, Kind, Outcome, View
+from tests.model.values import Entry, Exchange, Job, Kind, Limits, Outcome, Permits, View
 from tests.support.servers import ServerProcess
 
 THOROUGH = os.environ.get("FAIRQUE_HYPOTHESIS") == "thorough"
@@ -26,6 +26,9 @@ EXAMPLES = 3000 if THOROUGH else 250
 # Ties go by bytes, and names are percent-encoded inside keys: upper case, a colon, two bytes, a longer prefix.
 MOST_WORKERS = 2
 USERS = ("a", "B", "a:1", "ü", "a1")
+GROUPS = ("g", "a:1")
+LIMITERS = ("l", "ü:l")
+ENTRIES = ("w", "w2")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Push:
     function: str
     priority: int
     cost: int
+    limiter: str
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,26 @@ class Trade:
 @dataclass(frozen=True)
 class Policy:
     user: int
-    weight: int
-    cap: int
-    paused: bool
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Group:
+    group: int
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class LimiterSetting:
+    limiter: int
+    permits: Permits
+
+
+@dataclass(frozen=True)
+class Assign:
+    """Who serves whom, from now on."""
+
+    entries: dict[str, Entry]
 
 
 @dataclass(frozen=True)
@@ -88,6 +109,7 @@ class PauseQueue:
 @dataclass(frozen=True)
 class Join:
     slots: int
+    entry: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +130,21 @@ class Silence:
     worker: int
 
 
-Step = Rest | Push | Trade | Policy | Cancel | PauseQueue | Join | Leave | Renew | Silence
+Step = (
+    Rest
+    | Push
+    | Trade
+    | Policy
+    | Group
+    | LimiterSetting
+    | Assign
+    | Cancel
+    | PauseQueue
+    | Join
+    | Leave
+    | Renew
+    | Silence
+)
 
 SECONDS = st.sampled_from([0.0, 0.001, 0.5, 1.0, 1.0, 2.5, 34.0, 1e9]) | st.floats(0, 100)
 WEIGHTS = st.sampled_from([10, 100, 333, 1000, 1000, 2000, 5000, 100_000])
@@ -127,6 +163,7 @@ pushes = st.builds(
     function=st.sampled_from("ffg"),
     priority=st.sampled_from([3, 3, 3, 1, 2, 4, 5, 6]),
     cost=COSTS,
+    limiter=st.sampled_from(["", "", "", *LIMITERS]),
 )
 settles = st.builds(
     Settle,
@@ -143,22 +180,71 @@ trades = st.builds(
     beat=st.sampled_from([False, False, False, True]),
     users=st.sampled_from([(), (), (), (), (0,), (1, 2), (4, 3)]),
 )
+CAPS = st.sampled_from([0, 0, 1, 1, 2])
+RATES = st.sampled_from([0.0, 0.0, 0.0, 0.3, 1.0, 7.5, 100.0])
+BURSTS = st.sampled_from([1, 2, 5])
+PAUSED = st.sampled_from([False, False, False, False, True])
 policies = st.builds(
     Policy,
     user=st.integers(0, len(USERS) - 1),
-    weight=WEIGHTS,
-    cap=st.sampled_from([0, 1, 1, 2]),
-    paused=st.sampled_from([False, False, False, False, True]),
+    limits=st.builds(
+        Limits,
+        weight=WEIGHTS,
+        cap=CAPS,
+        paused=PAUSED,
+        rate=RATES,
+        burst=BURSTS,
+        max_queued=st.sampled_from([0, 0, 0, 3]),
+        group=st.sampled_from(["", "", *GROUPS]),
+    ),
 )
+groups = st.builds(
+    Group,
+    group=st.integers(0, len(GROUPS) - 1),
+    limits=st.builds(
+        Limits,
+        weight=WEIGHTS,
+        cap=CAPS,
+        paused=PAUSED,
+        rate=RATES,
+        burst=BURSTS,
+        max_queued=st.sampled_from([0, 0, 0, 5]),
+    ),
+)
+limiters = st.builds(
+    LimiterSetting,
+    limiter=st.integers(0, len(LIMITERS) - 1),
+    permits=st.builds(Permits, cap=CAPS, rate=RATES, burst=BURSTS),
+)
+
+
+@st.composite
+def assignments(draw: st.DrawFn) -> Assign:
+    """Two entries; a user is named by at most one as its own, and never also as a target of that one."""
+    owners = draw(st.lists(st.sampled_from([None, *ENTRIES]), min_size=len(USERS), max_size=len(USERS)))
+    entries: dict[str, Entry] = {}
+    for name in ENTRIES:
+        own = tuple(user for user, owner in zip(USERS, owners, strict=True) if owner == name)
+        targets = draw(st.none() | st.lists(st.sampled_from(USERS), unique=True))
+        steal = None if targets is None else tuple(user for user in targets if user not in own)
+        entries[name] = Entry(own if own or draw(st.booleans()) else None, steal)
+    if draw(st.sampled_from([False, False, True])):
+        return Assign({name: Entry() for name in ENTRIES})
+    return Assign(entries)
+
+
 # How often each kind of step comes. What is first is what a failing example shrinks to: a rest.
 STEPS: dict[str, tuple[int, st.SearchStrategy[Step]]] = {
     "rest": (15, rests),
     "trade": (40, trades),
     "push": (25, pushes),
-    "policy": (10, policies),
+    "policy": (8, policies),
+    "group": (3, groups),
+    "limiter": (3, limiters),
+    "assign": (2, assignments()),
     "cancel": (2, st.builds(Cancel, NUMBERS)),
     "pause": (2, st.builds(PauseQueue, st.sampled_from([False, False, False, True]))),
-    "join": (2, st.builds(Join, st.sampled_from([1, 2, 5]))),
+    "join": (2, st.builds(Join, st.sampled_from([1, 2, 5]), st.sampled_from(["", *ENTRIES, "gone"]))),
     "leave": (2, st.builds(Leave, NUMBERS, st.booleans())),
     "renew": (1, st.builds(Renew, NUMBERS)),
     "silence": (1, st.builds(Silence, NUMBERS)),
@@ -173,7 +259,20 @@ configs = st.builds(
     sparse_share=st.sampled_from([0.1, 0.0, 0.25, 1.0]),
     lease_seconds=st.sampled_from([15, 1, 2.5]),
     aging_seconds=st.sampled_from([60, 0, 1]),
+    max_user_share=st.sampled_from([1, 1, 0.5, 0.3, 0]),
+    steal_after_seconds=st.sampled_from([5, 0, 1]),
 )
+
+
+def differences(expected: Any, got: Any, path: str = "") -> Iterator[str]:
+    """Where two views differ, by their smallest parts."""
+    if is_dataclass(expected) and is_dataclass(got):
+        expected, got = ({f.name: getattr(side, f.name) for f in fields(side)} for side in (expected, got))
+    if isinstance(expected, dict) and isinstance(got, dict):
+        for key in sorted({*expected, *got}, key=str):
+            yield from differences(expected.get(key), got.get(key), f"{path}.{key}")
+    elif expected != got:
+        yield f"{path}: the model says {expected}, the scripts {got}"
 
 
 @dataclass
@@ -204,12 +303,13 @@ class Pair:
     def compare(self) -> None:
         """Both sides see the same, bit by bit, and virtual time and its mark did not go back."""
         expected, got = self.model.view(), self.scripts.view()
-        assert got == expected
+        assert got == expected, "\n".join(["the scripts and the model differ:", *differences(expected, got)])
         before, self.before = self.before, got
-        if before is not None and before.generation == got.generation:
-            assert got.virtual >= before.virtual
-            assert got.mark >= before.mark
-        assert got.virtual >= got.mark
+        for name, level in got.levels.items():
+            assert level.virtual >= level.mark
+            if before is not None and before.generation == got.generation and not name:
+                assert level.virtual >= before.levels[name].virtual
+                assert level.mark >= before.levels[name].mark
 
     def worker(self, pick: int) -> int:
         """The pick-th live worker, a new one if there is none."""
@@ -228,16 +328,22 @@ class Pair:
                 self.both("push", [self._job(step) for _ in range(step.copies)])
             case Trade():
                 self._trade(step)
-            case Policy(user, weight, cap, paused):
-                self.both("set_policy", USERS[user], weight=weight, cap=cap, paused=paused)
+            case Policy(user, limits):
+                self.both("set_policy", USERS[user], limits)
+            case Group(group, limits):
+                self.both("set_group", GROUPS[group], limits)
+            case LimiterSetting(limiter, permits):
+                self.both("set_limiter", LIMITERS[limiter], permits)
+            case Assign(entries):
+                self.both("assign", entries)
             case Cancel(pick):
                 if self.model.tasks:
                     self.both("cancel", sorted(self.model.tasks)[pick % len(self.model.tasks)])
             case PauseQueue(paused):
                 self.both("pause", paused)
-            case Join(slots):
+            case Join(slots, entry):
                 if len(self.model.workers) < MOST_WORKERS:
-                    self.both("join", slots)
+                    self.both("join", slots, entry)
             case Leave(worker, begun):
                 self.both("leave", self.worker(worker), begun)
             case Renew(worker):
@@ -246,7 +352,14 @@ class Pair:
                 self._silence(self.worker(worker))
 
     def _job(self, step: Push) -> Job:
-        return Job(f"t{next(self.names):04}", USERS[step.user], step.function, step.priority, step.cost)
+        return Job(
+            f"t{next(self.names):04}",
+            USERS[step.user],
+            step.function,
+            step.priority,
+            step.cost,
+            limiter=step.limiter,
+        )
 
     def _trade(self, step: Trade) -> None:
         worker = self.worker(step.worker)
@@ -301,6 +414,10 @@ def test_scripts_decide_as_the_model(
     pair = Pair(Reference(config), Driver(client, config))
     pair.both("join", slots)
     try:
+        for name in GROUPS:
+            pair.both("set_group", name, Limits())
+        for name in LIMITERS:
+            pair.both("set_limiter", name, Permits())
         for step in [*first, *steps]:
             pair.apply(step)
     except AssertionError:
@@ -323,13 +440,13 @@ def test_entering_drops_those_whom_virtual_time_passes(client: redis.Redis) -> N
         pair.now += 5_000_000
         pair.both("exchange", 1, beat=True)
     # What c runs takes 20 s, as the scheduler now knows; b is at its cap.
-    pair.both("set_policy", "b", cap=1)
+    pair.both("set_policy", "b", Limits(cap=1))
     pair.both("exchange", 1, [Outcome("c0", "finish", 20.0)])
     pair.both("push", [Job("c1", "c", "long"), *(Job(f"{user}{i}", user) for user in "ab" for i in range(5))])
     pair.both("exchange", 1, want=1, users=("c",))
     pair.both("exchange", 1, want=3)
-    assert set(pair.model.view().ahead) == {"c"}
+    assert set(pair.model.view().levels[""].ahead) == {"c"}
     pair.now += 40_000_000
     ended = [Outcome("a0", "finish", 40.0), Outcome("a1", "finish", 40.0), Outcome("b0", "finish", 1.0)]
     pair.both("exchange", 1, ended)
-    assert pair.model.view().ahead == {}
+    assert pair.model.view().levels[""].ahead == {}

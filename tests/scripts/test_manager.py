@@ -1,4 +1,4 @@
-"""Where scripts meet connections: scripts that the server forgot, its errors, and a server that is full or away."""
+"""Where scripts meet connections: a library that the server forgot, its errors, and a server that is full or away."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from fairque.core.models import Priority, Task, UserPolicy
 from fairque.core.retry import Discard, Snooze
 from fairque.core.states import TaskState
 from fairque.queue.lua_manager import RESEND_PAUSES, map_error
+from fairque.scripts import load
 from tests.support.facades import MODES, Facades
 from tests.support.invariants import assert_consistent
 from tests.support.proxy import FaultProxy
@@ -63,28 +64,42 @@ def life(queue: Any) -> None:
     assert queue.list_tasks(TaskState.FINISHED).items[-1].task_id == task.task_id
 
 
-def test_a_script_that_the_server_forgot_is_sent_again(
+def test_a_library_that_the_server_forgot_is_sent_again(
     flushed: redis.Redis, server: ServerProcess, facades: Facades
 ) -> None:
     queue = facades.make(config(server.url))
     for _ in range(3):
-        flushed.script_flush()
+        flushed.function_flush()
         life(queue)
 
 
-def test_nothing_fails_while_scripts_are_flushed(
+def test_nothing_fails_while_functions_and_scripts_are_flushed(
     flushed: redis.Redis, server: ServerProcess, facades: Facades
 ) -> None:
     queue = facades.make(config(server.url))
     for _ in range(100):
-        flushed.script_flush("SYNC")
+        flushed.function_flush("SYNC")
         queue.push(Task.create(payload=1))
         flushed.script_flush("SYNC")
+        flushed.function_flush("SYNC")
         queue.finish(queue.pop())
     assert queue.get_stats().counters == {"pushed": 100, "claimed": 100, "finished": 100}
 
 
-def test_a_restarted_server_is_told_the_scripts(
+def test_what_is_not_repeated_is_sent_again_all_the_same_if_the_server_does_not_know_it(
+    flushed: redis.Redis, server: ServerProcess, facades: Facades
+) -> None:
+    """Nothing has run then."""
+    queue = facades.make(config(server.url))
+    task = queue.push(Task.create(payload=1))
+    queue.move_to_dlq(task.task_id)
+    flushed.function_flush()
+    assert queue.dlq.requeue(task.task_id) == 1
+    assert task.task().run == 1
+    queue.cancel(task.task_id)
+
+
+def test_a_restarted_server_still_knows_the_library(
     new_server: Callable[..., ServerProcess], facades: Facades
 ) -> None:
     server = new_server(append_only=True, options={"appendfsync": "always"})
@@ -92,6 +107,7 @@ def test_a_restarted_server_is_told_the_scripts(
     life(queue)
     handle = queue.push(Task.create(payload=2))
     server.restart()
+    assert [item[1].decode() for item in server.client().function_list()] == [load().name]
     assert handle.state() is TaskState.QUEUED
     life_of_two = queue.pop()
     assert life_of_two.payload == 2
@@ -102,14 +118,21 @@ def test_a_restarted_server_is_told_the_scripts(
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (ResponseError("FQ_DEAD abc script: 1f, on @user_script:3."), WorkerDeadError, "incarnation abc is not alive"),
+        (ResponseError("FQ_DEAD abc script: on @user_function:3."), WorkerDeadError, "incarnation abc is not alive"),
         (ResponseError("FQ_CALL 3 7"), StaleCallError, "call number 3 is lower than the last one seen (7)"),
-        (ResponseError("FQ_NOT_FOUND a%3Ab c script: 1f, on @user_script:3."), TaskNotFoundError, "no task a:b c:"),
+        (ResponseError("FQ_NOT_FOUND a%3Ab c script: fairque_1f_cancel, on @user_function:3."), TaskNotFoundError,
+         "no task a:b c:"),
         (ResponseError("FQ_STATE a b queued failed"), InvalidStateError, "task a b is queued and cannot be failed"),
         (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), QueueFullError, "maxmemory"),
         (ResponseError("OOM allow-oom flag is not set on the script"), QueueFullError, "maxmemory"),
         (AuthenticationError("WRONGPASS invalid username-password pair"), QueueUnavailableError, "redis.password"),
-        (NoPermissionError("NOPERM no permissions to run EVALSHA"), QueueUnavailableError, "redis.username"),
+        (NoPermissionError("NOPERM no permissions to run FCALL"), QueueUnavailableError, "redis.username"),
+        (NoPermissionError("User u has no permissions to run the 'fcall' command"), QueueUnavailableError, "username"),
+        (NoPermissionError("this user has no permissions to run the 'function|load' command"), QueueUnavailableError,
+         "ACL SETUSER <user> +function|load"),
+        (ResponseError("unknown command 'FCALL', with args beginning with: "), QueueUnavailableError, "Redis 7.0"),
+        (ResponseError("unknown command `FUNCTION`, with args beginning with: "), QueueUnavailableError, "Valkey 7.2"),
+        (ReadOnlyError("You can't write against a read only replica."), QueueUnavailableError, "cannot serve now"),
         (ResponseError("BUSY Redis is busy running a script"), QueueUnavailableError, "cannot serve now"),
         (ResponseError("READONLY You can't write against a read only replica."), QueueUnavailableError, "cannot serve"),
         (ResponseError("MASTERDOWN Link with MASTER is down"), QueueUnavailableError, "cannot serve now"),
@@ -196,8 +219,8 @@ def test_an_absent_server_is_said_after_the_repetitions(facades: Facades) -> Non
 
 def test_a_lost_reply_is_asked_for_again(proxy: FaultProxy, facades: Facades) -> None:
     queue = facades.make(config(proxy.url))
-    queue.delete_task(queue.push(Task.create(payload=0)).task_id)  # the server knows the scripts now
-    proxy.drop_replies(len(RESEND_PAUSES), matching=b"EVALSHA")
+    queue.delete_task(queue.push(Task.create(payload=0)).task_id)  # the server knows the library now
+    proxy.drop_replies(len(RESEND_PAUSES), matching=b"FCALL")
     handle = queue.push(Task.create(payload=1))
     assert proxy.replies_dropped == len(RESEND_PAUSES)
     assert [task.task_id for task in queue.list_tasks()] == [handle.task_id]
@@ -210,7 +233,7 @@ def test_what_cannot_be_told_from_a_repetition_is_not_repeated(proxy: FaultProxy
     queue.move_to_dlq(task.task_id)
     queue.dlq.requeue(task.task_id)
     queue.move_to_dlq(task.task_id)
-    proxy.drop_replies(1, matching=b"EVALSHA")
+    proxy.drop_replies(1, matching=b"FCALL")
     with pytest.raises(QueueUnavailableError, match="no answer from the server to requeue"):
         queue.dlq.requeue(task.task_id)
     assert task.task().run == 2

@@ -18,7 +18,7 @@ from fairque.core.exceptions import (
 )
 from fairque.core.models import Task
 from fairque.core.states import NEW, TRANSITIONS, TaskState
-from fairque.queue.operations import admin, claims, dead_letters, push, tasks
+from fairque.queue.operations import claims, dead_letters, push, tasks
 from fairque.queue.operations.claims import Settled
 from tests.support.bench import ERROR, LEASE, SETTLE_KINDS, Bench, settlement
 from tests.support.invariants import assert_consistent, dump
@@ -420,13 +420,3 @@ def test_the_server_and_the_worker_compare_what_they_hold(bench: Bench) -> None:
     assert [task.task_id for task in bench.exchange(holding=both[:1]).held or ()] == ["one"]
     assert bench.exchange(holding=both[:1]).held is None
     assert_consistent(bench.client)
-
-
-def test_a_user_that_is_emptied_by_hand_is_mended(bench: Bench) -> None:
-    """Somebody deletes a queue's key: the next claim finds the counts wrong and mends them."""
-    bench.push(user_id="u")
-    bench.push("t2", user_id="v")
-    bench.client.delete(bench.keys.normal("u"))
-    assert [task.task_id for task in bench.exchange(want=2).claimed] == ["t2"]
-    [sizes] = [bench.run(admin.get_queue_sizes(bench.engine, "u"))]
-    assert (sizes.critical, sizes.normal) == (0, 0)

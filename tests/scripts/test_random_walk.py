@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 import redis
 
-from fairque.core.exceptions import FairQueueError, WorkerDeadError
-from fairque.core.models import Task, UserPolicy
+from fairque.core.config import WorkerConfig
+from fairque.core.exceptions import FairQueueError, QuotaExceededError, WorkerDeadError
+from fairque.core.models import Task
+from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
 from fairque.core.states import TaskState
-from fairque.queue.operations import admin, claims, push, tasks
+from fairque.queue.operations import admin, assignment, claims, policies, push, tasks
 from fairque.queue.operations.claims import Session, Settled
 from tests.support.bench import LEASE, SETTLE_KINDS, Bench, settlement
 from tests.support.invariants import Snapshot, assert_consistent
 
 USERS = ("a", "b: {%}", "c")
+GROUPS = ("g", "a: {%}")
+LIMITERS = ("l", "a: {%}")
+ENTRIES = ("", "one", "two")
 STEPS = 400
 
 
@@ -33,7 +38,8 @@ class Walker:
         self.held: dict[bytes, tuple[Session, Task[Any]]] = {}
         self.steps = [
             (8, self.push), (2, self.push_many), (8, self.claim), (8, self.settle), (2, self.settle_late),
-            (2, self.cancel), (1, self.bury), (1, self.delete), (2, self.requeue), (2, self.policy), (1, self.pause),
+            (2, self.cancel), (1, self.bury), (1, self.delete), (2, self.requeue), (3, self.policy), (1, self.group),
+            (1, self.limiter), (1, self.assign), (1, self.rules), (1, self.pause),
             (3, self.advance), (1, self.join), (1, self.leave), (2, self.renew), (2, self.sweep),
             (1, self.compare), (1, self.repeat),
         ]  # fmt: skip
@@ -60,6 +66,8 @@ class Walker:
             options["delay"] = self.random.randint(1, 30)
         if chance > 0.8:
             options["expires_at"] = now + timedelta(seconds=self.random.randint(-1, 30))
+        if self.random.random() < 0.3:
+            options["limiter"] = self.random.choice(LIMITERS)
         if self.random.random() < 0.2:
             options |= {"dedup_key": self.random.choice("xyz"), "on_duplicate": "return"}
         return Task.create(
@@ -69,13 +77,18 @@ class Walker:
         )  # fmt: skip
 
     def push(self) -> None:
-        pushed = self.bench.run(push.push(self.bench.engine, self._task()))
+        try:
+            pushed = self.bench.run(push.push(self.bench.engine, self._task()))
+        except QuotaExceededError:
+            return
         self.known.add(pushed.task_id)
 
     def push_many(self) -> None:
         for pushed in self.bench.run(push.push_chunk(self.bench.engine, [self._task() for _ in range(5)])):
-            assert pushed.ok
-            self.known.add(pushed.task_id)
+            if pushed.ok:
+                self.known.add(pushed.task_id)
+            else:
+                assert isinstance(pushed.error, QuotaExceededError)
 
     def claim(self) -> None:
         worker = self.random.choice(self.workers)
@@ -148,8 +161,42 @@ class Walker:
             UserPolicy(weight=self.random.choice((0.5, 1, 3))),
             UserPolicy(max_concurrency=self.random.randint(1, 3)),
             UserPolicy(paused=True),
+            UserPolicy(rate_limit=self.random.choice((0.2, 5)), burst=self.random.randint(1, 3)),
+            UserPolicy(max_queued=5),
+            UserPolicy(group=self.random.choice(GROUPS)),
+            UserPolicy(group=self.random.choice(GROUPS), weight=2, max_concurrency=2),
         ))  # fmt: skip
-        self.bench.run(admin.set_user_policy(self.bench.engine, self.random.choice(USERS), policy))
+        self.bench.run(policies.set_user_policy(self.bench.engine, self.random.choice(USERS), policy))
+
+    def group(self) -> None:
+        policy = self.random.choice((
+            GroupPolicy(), GroupPolicy(weight=2), GroupPolicy(max_concurrency=2), GroupPolicy(paused=True),
+            GroupPolicy(rate_limit=1), GroupPolicy(max_queued=8),
+        ))  # fmt: skip
+        self.bench.run(policies.set_group_policy(self.bench.engine, self.random.choice(GROUPS), policy))
+
+    def limiter(self) -> None:
+        policy = self.random.choice((
+            LimiterPolicy(max_concurrency=1), LimiterPolicy(max_concurrency=3), LimiterPolicy(rate_limit=0.5),
+            LimiterPolicy(rate_limit=20, burst=5, max_concurrency=2),
+        ))  # fmt: skip
+        self.bench.run(policies.set_limiter(self.bench.engine, self.random.choice(LIMITERS), policy))
+
+    def rules(self) -> None:
+        rules = self.random.choice(
+            ({}, {"b*": UserPolicy(weight=3)}, {"default": UserPolicy(max_concurrency=2)})
+        )
+        self.bench.run(policies.set_policy_rules(self.bench.engine, rules))
+
+    def assign(self) -> None:
+        """Who serves whom; every user remains somebody's, at least to steal from."""
+        one, two = WorkerConfig(id="one"), WorkerConfig(id="two")
+        if self.random.random() < 0.7:
+            one = WorkerConfig(id="one", assigned_users=list(self.random.sample(USERS, 2)))
+            rest = [user for user in USERS if user not in one.assigned_users]
+            targets = self.random.choice(("*", one.assigned_users[:1]))
+            two = WorkerConfig(id="two", assigned_users=rest, steal_targets=targets)
+        self.bench.run(assignment.publish(self.bench.engine, assignment.assignment([one, two])))
 
     def pause(self) -> None:
         self.bench.run(admin.pause(self.bench.engine, self.random.random() < 0.3))
@@ -158,7 +205,7 @@ class Walker:
         self.bench.clock.advance(self.random.choice((0.001, 0.5, 3, LEASE / 3, LEASE)))
 
     def join(self) -> None:
-        self.workers.append(self.bench.join())
+        self.workers.append(self.bench.join(self.random.choice(ENTRIES)))
 
     def leave(self) -> None:
         if len(self.workers) > 1:
@@ -198,7 +245,11 @@ class Walker:
 @pytest.mark.parametrize("fairness", ["round_robin", "worker_time"])
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_happens_the_keys_agree(flushed: redis.Redis, fairness: str, seed: int) -> None:
-    bench = Bench(flushed, fairness=fairness)
+    bench = Bench(flushed, fairness=fairness, max_user_share=0.6 if seed % 2 else 1)
+    for name in GROUPS:
+        bench.run(policies.set_group_policy(bench.engine, name, GroupPolicy()))
+    for name in LIMITERS:
+        bench.run(policies.set_limiter(bench.engine, name, LimiterPolicy(max_concurrency=2)))
     walker = Walker(bench, seed)
     for step in range(STEPS):
         walker.step()
@@ -209,8 +260,13 @@ def test_whatever_happens_the_keys_agree(flushed: redis.Redis, fairness: str, se
     assert set(Snapshot(flushed).tasks) == walker.known
     # And everybody who waits can be served: nobody was forgotten on the way.
     bench.run(admin.pause(bench.engine, False))
+    for limiter in LIMITERS:
+        bench.run(policies.set_limiter(bench.engine, limiter, LimiterPolicy(max_concurrency=2)))
+    for group in GROUPS:
+        bench.run(policies.set_group_policy(bench.engine, group, GroupPolicy()))
+    bench.run(policies.set_policy_rules(bench.engine, {}))
     for user in USERS:
-        bench.run(admin.set_user_policy(bench.engine, user, None))
+        bench.run(policies.set_user_policy(bench.engine, user, None))
     for worker in walker.workers[1:]:
         bench.run(claims.leave(bench.engine, worker.incarnation))
     last = bench.join()

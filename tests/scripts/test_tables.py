@@ -6,11 +6,11 @@ import ast
 import random
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
+from msgspec import structs
 
 from fairque.core import keys as key_names
 from fairque.core import record
@@ -18,9 +18,9 @@ from fairque.core.keys import Keys, encode
 from fairque.core.models import Priority
 from fairque.core.record import Flags, Reason, Record
 from fairque.core.states import NEW, TERMINAL, TRANSITIONS, TaskState
-from fairque.queue.operations import base
+from fairque.queue.operations import base, claims
 from fairque.queue.operations.claims import Settled
-from fairque.scripts import _in_order, _Source
+from fairque.scripts import beginnings, includes
 from tests.support.bench import Bench
 
 AWKWARD = (
@@ -33,15 +33,17 @@ Lua = Callable[..., Any]
 
 @pytest.fixture
 def lua(flushed: redis.Redis) -> Lua:
-    """Run Lua after these libraries, with the prefix and settings of a queue: `lua("keys", "return keys.clock")`."""
+    """Run Lua after these libraries, with the prefix and settings of a queue: `lua("keys", "return keys.clock")`.
+
+    Not as the loader would write it: here their constants are names, and can be asked for.
+    """
     engine = base.Engine(base.QueueConfig())
 
-    def run(includes: str, code: str, *argv: Any) -> Any:
-        placed: dict[str, _Source] = {}
-        _in_order(includes.split(), "server", placed)
-        text = "\n".join(source.body for source in placed.values())
-        begin = "#!lua\nlocal prefix, settings = ARGV[1], ARGV[2]\n"
-        return flushed.eval(f"{begin}{text}\n{code}", 0, "fq", engine.settings, *argv)
+    def run(names: str, code: str, *argv: Any, prefix: str = "fq") -> Any:
+        libraries = includes(names.split())
+        parts = [library.body for library in libraries]
+        parts += ["local prefix, settings = ARGV[1], ARGV[2]", *beginnings(libraries), code]
+        return flushed.eval("\n".join(["#!lua", *parts]), 0, prefix, engine.settings, *argv)
 
     return run
 
@@ -91,19 +93,17 @@ def test_both_sides_know_the_same_names(lua: Lua) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["fq", "{fq}", "{fq:3}"])
-def test_names_of_awkward_parts_are_built_alike(flushed: redis.Redis, prefix: str) -> None:
+def test_names_of_awkward_parts_are_built_alike(lua: Lua, prefix: str) -> None:
     keys = Keys(prefix)
     one = ("task", "result", "errors", "progress", "watchers", "critical", "normal", "user", "costs", "dlq", "worker",
            "held", "wake")  # fmt: skip
-    placed: dict[str, _Source] = {}
-    _in_order(["keys"], "server", placed)
-    lines = ["#!lua", "local prefix, part, other = ARGV[1], ARGV[2], ARGV[3]", placed["keys"].body]
-    lines += [
+    code = (
+        "local part, other = ARGV[3], ARGV[4] "
         f"return {{{', '.join(f'keys.{name}(part)' for name in one)}, keys.dedup(part, other), keys.state('queued')}}"
-    ]
+    )
     for awkward in AWKWARD:
         part, other = encode(awkward[:200]), encode(awkward[::-1][:200])
-        found = [name.decode() for name in flushed.eval("\n".join(lines), 0, prefix, part, other)]
+        found = [name.decode() for name in lua("keys", code, part, other, prefix=prefix)]
         expected = [getattr(keys, name)(part) for name in one]
         assert found == [*expected, keys.dedup(part, other), keys.state("queued")]
 
@@ -133,14 +133,15 @@ def test_no_two_tenants_meet_in_a_key() -> None:
 
 def random_record(rng: random.Random) -> Record:
     text = "".join(rng.choices("ab é🙂/", k=rng.randrange(1, 30)))
+    flags = rng.randrange(128)
     return Record(
-        state=rng.choice(list(TaskState)), priority=rng.randint(1, 6), flags=rng.randrange(64),
+        state=rng.choice(list(TaskState)), priority=rng.randint(1, 6), flags=flags,
         attempt=rng.randrange(65_536), retries=rng.randrange(65_536), max_retries=rng.randrange(65_536),
         run=rng.randrange(65_536), crashes=rng.randrange(256), reason=rng.choice(list(Reason)),
         cost=rng.randrange(10, 10_000_001), created=rng.randrange(2**53), enqueued=rng.randrange(2**53),
         entered=rng.randrange(2**53), expires=rng.randrange(2**53), charged=rng.random() * 1e6,
         token=rng.randbytes(16), holder="abcDEF01234", user=text, function=f"module:{text}", op=rng.randbytes(8),
-        dedup=text, body=rng.randbytes(50),
+        dedup=text, limiter=text if flags & Flags.UNDER_LIMITER else "", body=rng.randbytes(50),
     )  # fmt: skip
 
 
@@ -148,7 +149,7 @@ def pack(rec: Record) -> bytes:
     """The bytes of any record of a task that was claimed, from what pack_new makes."""
     data = record.pack_new(
         rec.user, rec.function, rec.body, priority=rec.priority, max_retries=rec.max_retries, cost=rec.cost,
-        expires=rec.expires, op=rec.op, dedup=rec.dedup,
+        expires=rec.expires, op=rec.op, dedup=rec.dedup, limiter=rec.limiter,
     )  # fmt: skip
     sizes = record.HEADER.unpack_from(data)[10:14]
     head = record.HEADER.pack(
@@ -177,15 +178,15 @@ def test_a_record_grows_by_the_claim_and_is_the_same_otherwise(lua: Lua, flushed
     data = data[:1] + b"\x01" + data[2:]  # queued
     flushed.set("fq:task:t", data)
     code = (
-        "local rec = record.load_whole('t') rec.token, rec.charged = '%s', 1.5 record.save_claimed('t', rec)"
-        " rec.charged = 2.5 record.save_claimed('t', rec) return record.whole(rec)"
+        "local rec = record.load_whole('t') rec.token, rec.charged = '%s', 1.5 record.claimed(rec)"
+        " rec.charged = 2.5 call('SET', keys.task('t'), record.claimed(rec)) return record.whole(rec)"
     )
     whole = lua("record", code % ("t" * 16))
     assert flushed.get("fq:task:t") == whole
     assert len(whole) == len(data) + record.CLAIM.size
     before, after = record.unpack(data), record.unpack(whole)
     assert (before.token, before.charged) == (record.NO_TOKEN, 0)
-    assert after == replace(before, token=b"t" * 16, charged=2.5)
+    assert after == structs.replace(before, token=b"t" * 16, charged=2.5)
     flushed.delete("fq:task:t")
 
 
@@ -195,7 +196,7 @@ def test_lua_reads_the_fields_that_python_wrote(lua: Lua) -> None:
                "enqueued", "entered", "expires", "charged")  # fmt: skip
     texts = [f"string.format('%.17g', rec.{name})" for name in numbers]
     code = f"local rec = record.parse(ARGV[3]) return {{{', '.join(texts)}, rec.user, rec.func, rec.token, rec.holder,"
-    code += " record.op(rec), record.dedup(rec)}"
+    code += " record.op(rec), record.dedup(rec), record.limiter(rec) or ''}"
     found = lua("record", code, pack(rec))
     assert [float(value) for value in found[: len(numbers)]] == [getattr(rec, name) for name in numbers]
     rest = [
@@ -205,13 +206,14 @@ def test_lua_reads_the_fields_that_python_wrote(lua: Lua) -> None:
         rec.holder.encode(),
         rec.op,
         rec.dedup.encode(),
+        rec.limiter.encode(),
     ]
     assert found[len(numbers) :] == rest
 
 
 def test_sizes_and_empty_values_are_the_same(lua: Lua) -> None:
     found = lua("record", "return {WAITING_SIZE, CLAIMED_SIZE, HEAD_AND_NAMES, NO_TOKEN, NO_HOLDER}")
-    names = 2 * record.MAX_NAME_BYTES + 8 + record.MAX_DEDUP_BYTES
+    names = 2 * record.MAX_NAME_BYTES + 8 + record.MAX_DEDUP_BYTES + 1 + record.MAX_LIMITER_BYTES
     head = record.HEADER.size + record.CLAIM.size
     assert found == [record.HEADER.size, head, head + names, record.NO_TOKEN, record.NO_HOLDER]
 
@@ -237,6 +239,10 @@ def test_what_is_no_record_is_nothing_to_lua(lua: Lua) -> None:
 
 
 # -- codes and settings
+
+
+def test_kinds_of_settlements_have_the_same_numbers(lua: Lua) -> None:
+    assert [kind.decode() for kind in lua("settle", "return settle.KINDS")] == list(claims.KINDS)
 
 
 def test_settle_codes_are_the_same(lua: Lua) -> None:

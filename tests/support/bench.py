@@ -67,8 +67,8 @@ class Bench:
         """One script call as it is, behind prefix and settings."""
         return self.manager.execute(self.engine.call(script, *argv))
 
-    def join(self) -> Session:
-        session = Session(slots=4)
+    def join(self, entry: str = "") -> Session:
+        session = Session(slots=4, entry=entry)
         self.run(claims.join(self.engine, session))
         return session
 

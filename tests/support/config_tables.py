@@ -16,12 +16,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, WorkerConfig
-from fairque.core.models import UserPolicy
+from fairque.core.policies import AnyPolicy, GroupPolicy, LimiterPolicy, UserPolicy
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 MODELS: dict[str, type[BaseModel]] = {"redis": RedisConfig, "workers": WorkerConfig, "queue": QueueConfig}
+POLICIES: dict[str, type[AnyPolicy]] = {"users": UserPolicy, "groups": GroupPolicy, "limiters": LimiterPolicy}
 _BLOCK = r"<!-- table: {name} -->\n.*?<!-- end -->"
 _UNITS = {"_seconds": "seconds", "_milliseconds": "milliseconds", "_bytes": "bytes", "_mb": "MiB"}
+_RATE = "number (per second), or text such as `100/m`"
 _TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", list: "list"}
 
 
@@ -32,8 +34,7 @@ def tables() -> dict[str, str]:
         ["| section | holds |", "|---|---|"]
         + [f"| `{name}` | {_prose(field)} |" for name, field in FairQueueConfig.model_fields.items()]
     )
-    made["users"] = _policy_table()
-    return made
+    return made | {name: _policy_table(kind) for name, kind in POLICIES.items()}
 
 
 def filled(page: str) -> str:
@@ -53,14 +54,15 @@ def _table(model: type[BaseModel]) -> str:
     return "\n".join(rows)
 
 
-def _policy_table() -> str:
+def _policy_table(kind: type[AnyPolicy]) -> str:
     """Policies are dataclasses, whose limits the code checks; their docstring says the rest."""
-    hints = get_type_hints(UserPolicy)
+    hints = get_type_hints(kind)
     rows = [
-        f"| `{field.name}` | {_type(hints[field.name])} | {_default(field.default)} |"
-        for field in dataclasses.fields(UserPolicy)
+        f"| `{field.name}` | {_RATE if field.name == 'rate_limit' else _type(hints[field.name])} "
+        f"| {_default(field.default)} |"
+        for field in dataclasses.fields(kind)
     ]
-    about = inspect.getdoc(UserPolicy) or ""
+    about = inspect.getdoc(kind) or ""
     return "\n".join(
         ["| field | value | default |", "|---|---|---|", *rows, "", about.split("\n\nRaises:")[0]]
     )

@@ -7,7 +7,7 @@ with itself. Tests call `assert_consistent` at their end.
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -17,19 +17,17 @@ from fairque.core import record
 from fairque.core.keys import Keys
 from fairque.core.record import Flags, Record
 from fairque.core.states import TaskState
+from fairque.core.tenant import TenantFlags, TenantRecord, unpack_tenant
 
-# The layouts of lib/clock.lua and lib/tenants.lua.
-_CLOCK = struct.Struct(">16d")
+# The layouts of lib/clock.lua and lib/limits.lua.
+_CLOCK = struct.Struct(">33d")
 _CLOCK_FIELDS = (
     "last", "virtual", "mark", "weight", "running", "all_running", "generation", "credit", "lane", "at", "slots",
-    "tokens", "swept", "grace", "timer", "paused",
+    "tokens", "swept", "grace", "timer", "paused", "moved", "served_to", "assigned", "rules", "renewing", "window",
+    "past", "virtual_now", "virtual_before", "served_now", "served_before", "walked", "waiting", "pushed",
+    "claimed", "finished", "failed",
 )  # fmt: skip
-_TENANT = struct.Struct(">BdddIIIIIIIIIIddd")
-_TENANT_FIELDS = (
-    "flags", "tag", "floor", "generation", "weight", "cap", "counted_weight", "counted_running", "critical", "normal",
-    "running", "finished", "failed", "canceled", "waited", "served", "since",
-)  # fmt: skip
-_READY, _AHEAD = 2, 8
+_LIMITER = struct.Struct(">IIdddddB")
 _WAITING = (TaskState.QUEUED, TaskState.SCHEDULED, TaskState.DEFERRED)
 CRITICAL = 6
 
@@ -57,13 +55,11 @@ class Snapshot:
             if ":" not in part:
                 yield part
 
-    def tenants(self) -> dict[str, dict[str, float]]:
-        return {
-            user: dict(
-                zip(_TENANT_FIELDS, _TENANT.unpack(self.client.get(self.keys.user(user))), strict=True)
-            )
-            for user in self._parts(self.keys.user("*"))
-        }
+    def tenants(self) -> dict[str, TenantRecord]:
+        """Users by name, and organisations by theirs behind a colon."""
+        groups = [f":{part}" for part in self._parts(self.keys.user(":*"))]
+        users = [*self._parts(self.keys.user("*")), *groups]
+        return {user: unpack_tenant(self.client.get(self.keys.user(user))) for user in users}
 
     def holders(self) -> dict[str, dict[str, bytes]]:
         """For each incarnation with claims: task id to entry."""
@@ -121,7 +117,7 @@ class Snapshot:
                 yield f"critical queue of {user}: twice in it: {ids}"
             for task_id in ids:
                 rec = queued.get(task_id)
-                if rec is None or rec.user != user or rec.priority != CRITICAL:
+                if rec is None or rec.user != user or rec.priority != CRITICAL or rec.limiter:
                     yield f"critical queue of {user}: {task_id} does not belong there"
         for name in self.client.keys(self.keys.normal("*")):
             user = name.decode().split(":")[-2]
@@ -129,10 +125,20 @@ class Snapshot:
                 task_id = member.decode()
                 found.add(task_id)
                 rec = queued.get(task_id)
-                if rec is None or rec.user != user or rec.priority == CRITICAL:
+                if rec is None or rec.user != user or rec.priority == CRITICAL or rec.limiter:
                     yield f"normal queue of {user}: {task_id} does not belong there"
                 elif score != rec.enqueued - rec.priority * self.aging:
                     yield f"normal queue of {user}: {task_id} has the score {score}"
+        for name in self.client.keys(self.keys.limited("*", "*")):
+            *_, user, _limited, limiter = name.decode().split(":")
+            for member, _score in self.client.zrange(name, 0, -1, withscores=True):
+                task_id = member.decode()
+                found.add(task_id)
+                rec = queued.get(task_id)
+                if rec is None or (rec.user, rec.limiter) != (user, limiter):
+                    yield f"queue of {user} under {limiter}: {task_id} does not belong there"
+            if not self.client.sismember(self.keys.limiters_of(user), limiter):
+                yield f"{user} does not know that it has tasks under {limiter}"
         if lost := set(queued) - found:
             yield f"queued, but in no queue: {lost}"
 
@@ -162,50 +168,87 @@ class Snapshot:
     @staticmethod
     def _entry(rec: Record) -> bytes:
         marks = (b"1" if rec.flags & Flags.CANCEL else b"0") + (b"1" if rec.flags & Flags.LANE else b"0")
-        return marks + rec.user.encode()
+        return marks + rec.user.encode() + (b"\n" + rec.limiter.encode() if rec.limiter else b"")
 
     def _sums(self) -> Iterator[str]:
         tenants = self.tenants()
-        count: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        yield from self._counts(tenants)
+        yield from self._places(tenants)
+        yield from self._limiters()
+        running = [rec for rec in self.tasks.values() if rec.state is TaskState.STARTED]
+        slots = sum(
+            int(self.client.hget(self.keys.worker(name.decode()), "slots") or 0)
+            for name in self.client.zrange(self.keys.workers, 0, -1)
+        )
+        root = [tenant for tenant in tenants.values() if not tenant.group]
+        expected = {
+            "all_running": len(running),
+            "lane": sum(bool(rec.flags & Flags.LANE) for rec in running),
+            "slots": slots,
+            "weight": sum(tenant.counted_weight for tenant in root),
+            "running": sum(tenant.counted_running for tenant in root),
+        }
+        for name, value in expected.items():
+            if self.clock[name] != value:
+                yield f"clock: {name} is {self.clock[name]:g} instead of {value:g}"
+
+    def _counts(self, tenants: dict[str, TenantRecord]) -> Iterator[str]:
+        """What tenants, and their organisations, say of their tasks."""
+        count: dict[str, Counter[str]] = defaultdict(Counter)
         for rec in self.tasks.values():
+            kind = ""
             if rec.state is TaskState.QUEUED:
-                count[rec.user]["critical" if rec.priority == CRITICAL else "normal"] += 1
+                kind = "limited" if rec.limiter else "critical" if rec.priority == CRITICAL else "normal"
             elif rec.state is TaskState.STARTED:
-                count[rec.user]["running"] += 1
-        ready = dict(self.client.zrange(self.keys.ready_all, 0, -1, withscores=True))
-        ahead = dict(self.client.zrange(self.keys.ahead, 0, -1, withscores=True))
+                kind = "running"
+            elif rec.state in (TaskState.SCHEDULED, TaskState.DEFERRED):
+                kind = "delayed"
+            if kind:
+                count[rec.user][kind] += 1
+                group = tenants[rec.user].group if rec.user in tenants else ""
+                if group:
+                    count[group]["normal" if kind in ("limited", "critical") else kind] += 1
         for user in {*tenants, *count}:
             tenant = tenants.get(user)
             if tenant is None:
                 yield f"{user} has tasks and no state"
                 continue
-            for name in ("critical", "normal", "running"):
-                if tenant[name] != count[user][name]:
-                    yield f"{user}: {name} is {tenant[name]:g} instead of {count[user][name]}"
-            if int(tenant["generation"]) != int(self.clock["generation"]):
+            for name in ("critical", "normal", "limited", "delayed", "running"):
+                if getattr(tenant, name) != count[user][name]:
+                    yield f"{user}: {name} is {getattr(tenant, name)} instead of {count[user][name]}"
+
+    def _places(self, tenants: dict[str, TenantRecord]) -> Iterator[str]:
+        """Each level's sets and sums against what its tenants say."""
+        generations = {"": self.clock["generation"]}
+        for name, tenant in tenants.items():
+            if tenant.level is not None:
+                generations[name] = tenant.level.generation
+                members = [one for one in tenants.values() if one.group == name]
+                sums = sum(one.counted_weight for one in members), sum(one.counted_running for one in members)
+                if (tenant.level.weight, tenant.level.running) != sums:
+                    yield f"{name}: its members add up to {sums}, not {tenant.level.weight, tenant.level.running}"
+        for user, tenant in tenants.items():
+            if int(tenant.generation) != int(generations.get(tenant.group, -1)):
                 continue  # it has slept since then: its tag reads as 0
-            for flag, scores, what in ((_READY, ready, "ready"), (_AHEAD, ahead, "ahead")):
-                marked = bool(int(tenant["flags"]) & flag)
-                if marked != (user.encode() in scores):
-                    yield f"{user}: {what} is {marked} and {user.encode() in scores}"
-                elif marked and scores[user.encode()] != tenant["tag"]:
-                    yield f"{user}: {what} at {scores[user.encode()]} instead of {tenant['tag']}"
-        running = [rec for rec in self.tasks.values() if rec.state is TaskState.STARTED]
-        lane = sum(bool(rec.flags & Flags.LANE) for rec in running)
-        slots = sum(
-            int(self.client.hget(self.keys.worker(name.decode()), "slots") or 0)
-            for name in self.client.zrange(self.keys.workers, 0, -1)
+            ready_key = self.keys.ready_in(tenant.group) if tenant.group else self.keys.ready_all
+            ahead_key = self.keys.ahead_in(tenant.group) if tenant.group else self.keys.ahead
+            for flag, key in ((TenantFlags.READY, ready_key), (TenantFlags.AHEAD, ahead_key)):
+                score = self.client.zscore(key, user)
+                marked = bool(tenant.flags & flag)
+                if marked != (score is not None):
+                    yield f"{user}: {flag!r} is {marked}, and {key} has it at {score}"
+                elif marked and score != tenant.tag:
+                    yield f"{user}: {flag!r} at {score} instead of {tenant.tag}"
+
+    def _limiters(self) -> Iterator[str]:
+        used = Counter(
+            rec.limiter for rec in self.tasks.values() if rec.state is TaskState.STARTED and rec.limiter
         )
-        expected = {
-            "all_running": len(running),
-            "lane": lane,
-            "slots": slots,
-            "weight": sum(tenant["counted_weight"] for tenant in tenants.values()),
-            "running": sum(tenant["counted_running"] for tenant in tenants.values()),
-        }
-        for name, value in expected.items():
-            if self.clock[name] != value:
-                yield f"clock: {name} is {self.clock[name]:g} instead of {value:g}"
+        for name in {*used, *self._parts(self.keys.limiter("*"))}:
+            data = self.client.get(self.keys.limiter(name))
+            running = _LIMITER.unpack(data)[1] if data else 0
+            if running != used[name]:
+                yield f"limiter {name}: {running} in use instead of {used[name]}"
 
 
 def assert_consistent(client: redis.Redis, prefix: str = "fq", aging_seconds: float = 60.0) -> None:

@@ -4,7 +4,7 @@ It runs in a thread of its own and is steered from the test:
 
     with FaultProxy(server.url) as proxy:
         queue = TaskQueue(... proxy.url ...)
-        proxy.drop_replies(1, matching=b"EVALSHA")
+        proxy.drop_replies(1, matching=b"FCALL")
         queue.push(task)                     # runs on the server; its reply never comes
         assert proxy.replies_dropped == 1
 

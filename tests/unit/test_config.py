@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, WorkerConfig
 from fairque.core.exceptions import ConfigError, FairQueueError
-from fairque.core.models import UserPolicy
+from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
 from tests.support.config import no_environment, refusal
 
 __all__ = ["no_environment"]
@@ -112,7 +112,8 @@ def test_a_refusal_is_of_both_trees_and_names_everything() -> None:
         "  queue.default_max_retries: must be a whole number, not '3' as text: remove the quotes",
         "  queue.max_connections: unknown key here; 'max_connections' belongs to 'redis'",
         "  users.alice.wieght: unknown key; did you mean 'weight'?",
-        "  users.alice.max_concurrency: max_concurrency must be from 1 to 1000000, not 0",
+        "  users.alice.max_concurrency: max_concurrency must be from 1 to 1000000, not 0; "
+        "to keep its tasks waiting, set paused",
         "  plugin: unknown key; did you mean 'plugins'?",
         "  workers[1].id: 'a' is already the id of workers[0]; ids must be unique",
         "  workers[1].assigned_users[0]: 'bob' is already assigned by workers[0].assigned_users[1]; "
@@ -207,7 +208,7 @@ def test_every_number_is_finite() -> None:
         ({"users": {7: {}}}, 'users["7"]: the key 7 must be text: quote it'),
         (
             {"users": {"team-*": {"weight": 0}}},
-            'users["team-*"].weight: weight must be from 0.01 to 100, not 0',
+            'users["team-*"].weight: weight must be from 0.01 to 100, not 0; to keep its tasks waiting, set paused',
         ),
         ({"users": {"a": {"burst": 3}}}, "users.a: burst is for a rate_limit: give the rate_limit too"),
         (
@@ -316,12 +317,87 @@ def test_policies_by_id_pattern_and_default() -> None:
     assert FairQueueConfig().policy_for("ann") is None
 
 
+def test_groups_and_limiters() -> None:
+    config = FairQueueConfig.from_dict(
+        {
+            "users": {"ann": {"group": "acme"}, "t-*": {"group": "a: b"}, "default": {"rate_limit": "100/m"}},
+            "groups": {"acme": {"weight": 3}, "a: b": None},
+            "limiters": {"stripe": {"rate_limit": "25/s"}, "gpu": {"max_concurrency": 2}},
+        }
+    )
+    assert config.groups == {"acme": GroupPolicy(weight=3), "a: b": GroupPolicy()}
+    assert config.limiters["stripe"] == LimiterPolicy(rate_limit=25)
+    assert config.users["default"].rate_limit == pytest.approx(100 / 60)
+    again = FairQueueConfig(
+        users={"ann": UserPolicy(group="acme")}, groups={"acme": GroupPolicy()}, limiters=config.limiters
+    )
+    assert again.limiters == config.limiters
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (
+            {"users": {"ann": {"group": "acne"}}, "groups": {"acme": {}}},
+            "users.ann.group: 'acne' is not one of `groups`; did you mean 'acme'?",
+        ),
+        (
+            {"users": {"t-*": UserPolicy(group="acme")}},
+            "users[\"t-*\"].group: 'acme' is not one of `groups`; add it there: `acme: {}`",
+        ),
+        (
+            {"groups": {"acme": {"wieght": 1}}},
+            "groups.acme.wieght: unknown key; did you mean 'weight'?",
+        ),
+        (
+            {"groups": {"acme": {"group": "b"}}},
+            "groups.acme.group: unknown key; valid are weight, max_concurrency, rate_limit, burst, max_queued, paused",
+        ),
+        (
+            {"groups": {"acme": UserPolicy()}},
+            "groups.acme: must be a mapping of weight, max_concurrency, rate_limit, burst, max_queued, paused, "
+            "not UserPolicy",
+        ),
+        ({"groups": {"": {}}}, 'groups[""]: group name must not be empty'),
+        ({"groups": {7: {}}}, 'groups["7"]: the key 7 must be text: quote it'),
+        (
+            {"limiters": {"api": {}}},
+            "limiters.api: a limiter limits something: give it a rate_limit, a max_concurrency, or both",
+        ),
+        (
+            {"limiters": {"api": {"max_concurrency": None}}},
+            "limiters.api: a limiter limits something: give it a rate_limit, a max_concurrency, or both",
+        ),
+        (
+            {"limiters": {"api": {"rate_limit": "5/y"}}},
+            "limiters.api.rate_limit: rate_limit must be a number per second, or text such as '50/s', '100/m', "
+            "'1000/h' or '5000/d', not '5/y'",
+        ),
+        (
+            {"limiters": {"x" * 257: {"max_concurrency": 1}}},
+            f"limiters.{'x' * 257}: limiter name '{'x' * 40}'...",
+        ),
+        ({"limiter": {}}, "limiter: unknown key; did you mean 'limiters'?"),
+        ({"users": {"[aü]": {}}}, "users[\"[aü]\"]: pattern '[aü]' has 'ü' in brackets, where only ASCII"),
+        ({"users": {"*a*b*c": {}}}, "users[\"*a*b*c\"]: pattern '*a*b*c' has 3 `*` with text after them"),
+        (
+            {"users": {f"{number}-*": {} for number in range(1001)}},
+            "users: must hold at most 1000 patterns, not 1001: put users into groups instead",
+        ),
+    ],
+)
+def test_what_is_wrong_with_groups_limiters_and_patterns(data: dict[str, Any], problem: str) -> None:
+    [found] = refusal(data)
+    assert found.startswith(problem)
+
+
 # Secrets
 
 
 def test_secrets_show_nowhere() -> None:
     config = FairQueueConfig(
         redis=RedisConfig(url="sentinel://u:s3cret@h/m", sentinel_password="s3cret"),
+        groups={"token": GroupPolicy(weight=2)},  # a name is no secret
         plugins={"encryption": {"key": "s3cret", "keys": ["s3cret"], "rotate_days": 3}},
     )
     for text in (repr(config), str(config), repr(config.redis), str(config.redis), f"{config.redis}"):
@@ -329,6 +405,7 @@ def test_secrets_show_nowhere() -> None:
     assert "plugins=['encryption']" in repr(config)
     written = config.to_yaml()
     assert "s3cret" not in written
+    assert "token:\n    weight: 2" in written
     for name in (
         "redis.password",
         "redis.sentinel_password",

@@ -12,7 +12,7 @@ import pytest
 
 from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, WorkerConfig
 from fairque.core.exceptions import ConfigError
-from fairque.core.models import UserPolicy
+from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
 from tests.support.config import no_environment, problems
 
 __all__ = ["no_environment"]
@@ -69,6 +69,10 @@ users:
   "team-*":
     max_concurrency: 5
   default:
+groups:
+  acme: {rate_limit: 100/m, burst: 7}
+limiters:
+  stripe-api: {rate_limit: 25/s}
 plugins:
   metrics: {port: 9000}
 """
@@ -86,6 +90,8 @@ def test_a_file(write: Write) -> None:
         "team-*": UserPolicy(max_concurrency=5),
         "default": UserPolicy(),
     }
+    assert config.groups == {"acme": GroupPolicy(rate_limit="100/m", burst=7)}
+    assert config.limiters == {"stripe-api": LimiterPolicy(rate_limit=25)}
     assert config.plugins == {"metrics": {"port": 9000}}
     assert FairQueueConfig.from_yaml(str(write(WHOLE))) == config
 
@@ -101,7 +107,11 @@ def test_what_is_written_reads_back_the_same(write: Write, tmp_path: Path) -> No
         FairQueueConfig(redis=RedisConfig(url="sentinel://u:p@a,b/m/2", ssl=True, sentinel_password="q")),
         FairQueueConfig(redis=RedisConfig(url="cluster://a,[::1]:7")),
         FairQueueConfig(redis=RedisConfig(url="unix:///s?db=2")),
-        FairQueueConfig(users={"a": UserPolicy(rate_limit=0.5, burst=3, group="g", max_queued=5)}),
+        FairQueueConfig(
+            users={"a": UserPolicy(rate_limit=0.5, burst=3, group="g", max_queued=5)},
+            groups={"g": GroupPolicy(weight=2, rate_limit="100/m", paused=True), "token": GroupPolicy()},
+            limiters={"api": LimiterPolicy(rate_limit="7/h"), "b": LimiterPolicy(max_concurrency=3)},
+        ),
     ):
         file = tmp_path / "written.yaml"
         original.to_yaml(file, include_secrets=True)
@@ -109,6 +119,7 @@ def test_what_is_written_reads_back_the_same(write: Write, tmp_path: Path) -> No
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     text = config.to_yaml(file)
     assert file.read_text() == text
+    assert "rate_limit: 100/m" in text
     assert "s3cret" not in text
     assert FairQueueConfig.from_yaml(file).redis.password is None
     assert list(tmp_path.glob(".*")) == []
@@ -121,7 +132,8 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_sections_that_are_commented_out_have_their_defaults(write: Write) -> None:
     assert (
-        FairQueueConfig.from_yaml(write("redis:\nworkers:\nqueue:\nusers:\nplugins:\n")) == FairQueueConfig()
+        FairQueueConfig.from_yaml(write("redis:\nworkers:\nqueue:\nusers:\ngroups:\nlimiters:\nplugins:\n"))
+        == FairQueueConfig()
     )
 
 
@@ -201,6 +213,9 @@ def test_every_section_from_the_environment(environment: Environment) -> None:
         FAIRQUE_WORKERS__1__ASSIGNED_USERS="*",
         FAIRQUE_USERS__Alice__WEIGHT="3",
         FAIRQUE_USERS__Alice__PAUSED="true",
+        FAIRQUE_USERS__Alice__GROUP="Acme",
+        FAIRQUE_GROUPS__Acme__RATE_LIMIT="100/m",
+        FAIRQUE_LIMITERS__API__MAX_CONCURRENCY="4",
         FAIRQUE_PLUGINS__METRICS__PORT="9000",
         FAIRQUE_PLUGINS__TRACING='{"endpoint": "http://x"}',
     )
@@ -213,7 +228,9 @@ def test_every_section_from_the_environment(environment: Environment) -> None:
     assert config.workers[0].task_timeout_seconds is None
     assert config.workers[1].steal_targets == ["x,y", "z"]
     assert config.workers[1].assigned_users == "*"
-    assert config.users == {"Alice": UserPolicy(weight=3, paused=True)}
+    assert config.users == {"Alice": UserPolicy(weight=3, paused=True, group="Acme")}
+    assert config.groups == {"Acme": GroupPolicy(rate_limit="100/m")}
+    assert config.limiters == {"API": LimiterPolicy(max_concurrency=4)}
     assert config.plugins == {"metrics": {"port": 9000}, "tracing": {"endpoint": "http://x"}}
     assert FairQueueConfig.create_default() == FairQueueConfig.from_dict({}) == config
 

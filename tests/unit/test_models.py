@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fairque.core.exceptions import ConfigError, InvalidTaskError, UnknownFunctionError
-from fairque.core.models import Claim, Priority, Task, UserPolicy, new_task_id
+from fairque.core.exceptions import InvalidTaskError, UnknownFunctionError
+from fairque.core.models import Claim, Priority, Task, new_task_id
 from fairque.core.retry import exponential, fixed
 from fairque.core.states import TaskState
 
@@ -178,31 +178,6 @@ def test_a_task_shows_what_it_is() -> None:
 def test_restore_checks_nothing() -> None:
     # What the server holds was checked when it was pushed, perhaps by a version with other limits.
     assert Task._restore(cost=1e9).cost == 1e9
-
-
-@pytest.mark.parametrize(
-    ("options", "word"),
-    [
-        ({"weight": 0}, "weight"),
-        ({"weight": 101}, "100"),
-        ({"weight": "2"}, "weight"),
-        ({"max_concurrency": 0}, "max_concurrency"),
-        ({"max_queued": 0}, "max_queued"),
-        ({"rate_limit": -1}, "rate_limit"),
-        ({"burst": 5}, "rate_limit"),
-        ({"paused": 1}, "paused"),
-        ({"group": ""}, "group"),
-    ],
-)
-def test_a_bad_policy_is_refused_by_name(options: dict[str, Any], word: str) -> None:
-    with pytest.raises(ConfigError, match=word):
-        UserPolicy(**options)
-
-
-def test_a_good_policy() -> None:
-    policy = UserPolicy(weight=2, max_concurrency=10, rate_limit=50, burst=100, max_queued=100_000)
-
-    assert (policy.weight, policy.paused, policy.group) == (2, False, None)
 
 
 def test_options_of_every_kind_are_accepted() -> None:

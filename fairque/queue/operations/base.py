@@ -36,8 +36,8 @@ class Call:
 
 Flow: TypeAlias = Generator[Call, Any, T]
 
-_SETTINGS = struct.Struct(">B9d")
-SCHEMA = 1
+_SETTINGS = struct.Struct(">B8d")
+SCHEMA = 2
 
 
 class Engine:
@@ -68,9 +68,8 @@ class Engine:
             round(config.user_ttl_seconds * 1e3),
             config.sparse_share,
             round(config.unknown_function_seconds * 1e6),
-            0.0,
-            0.0,
-            0.0,
+            config.max_user_share,
+            round(config.steal_after_seconds * 1e6),
         )
 
     @property

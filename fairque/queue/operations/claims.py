@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import string
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -48,9 +49,8 @@ class Settled(IntEnum):
     PASSED_ON = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """How a claim ends, as settle_and_claim.lua takes it. Build with the functions below."""
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """How a claim ends. What `first` and `second` say is the kind's (scripts/lib/settle.lua)."""
 
     task_id: str
     token: bytes
@@ -59,16 +59,22 @@ class Settlement:
     first: bytes = b""
     second: int = 0
 
-    def argv(self) -> tuple[Argument, ...]:
-        """The six arguments of one outcome."""
-        return self.task_id, self.token, self.kind, self.seconds, self.first, self.second
+
+KINDS = ("finish", "fail", "invalid", "release", "snooze", "discard", "unknown", "crash")
+"""The kinds of settlements; their numbers on the wire begin with 1, as in settle_and_claim.lua."""
+_KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS, 1)}
+_pack_outcome = struct.Struct(">BHIdd16s").pack
+_SETTLED = tuple(Settled)
 
 
 @dataclass(slots=True)
 class Session:
-    """One incarnation. `lost` is the last call if its reply never came."""
+    """One incarnation. `entry`: which worker entry it serves as (encoded), empty for everybody's. `lost` is the last
+    call if its reply never came.
+    """
 
     slots: int
+    entry: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
     functions: Sequence[str] = ()
     incarnation: str = field(default_factory=new_incarnation)
@@ -100,6 +106,7 @@ def join(engine: Engine, session: Session) -> Flow[None]:
         "join",
         session.incarnation,
         session.slots,
+        session.entry,
         _pack(dict(session.fields)),
         _pack(list(session.functions)),
     )
@@ -133,6 +140,24 @@ def settle_and_claim(
         WorkerDeadError: this incarnation was declared dead, or has never joined.
         InvalidTaskError: a user id is none, or there are over 1,000.
     """
+    call = exchange_call(
+        engine, session, want, settlements, int(park) + 2 * others_block + 4 * only_if_none, holding, users
+    )
+    reply = yield call
+    session.lost = None
+    return exchange_in(reply)
+
+
+def exchange_call(
+    engine: Engine,
+    session: Session,
+    want: int,
+    settlements: Sequence[Settlement],
+    parking: int,
+    holding: Iterable[bytes] | None,
+    users: Sequence[str] = (),
+) -> Call:
+    """The call of `settle_and_claim`; `exchange_in` reads its reply. `parking`: as the script takes it."""
     if len(users) > MAX_USERS:
         raise InvalidTaskError(
             f"pop takes up to {MAX_USERS} users, not {len(users)}: leave users out for all"
@@ -145,15 +170,38 @@ def settle_and_claim(
         session.sequence,
         os.urandom(8),
         want,
-        int(park) + 2 * others_block + 4 * only_if_none,
+        parking,
         "" if holding is None else digest(holding),
         only,
-        *(argument for settlement in settlements for argument in settlement.argv()),
+        pack_outcomes(settlements),
     )
     session.lost = call
-    reply = yield call
-    session.lost = None
-    return _exchange(reply)
+    return call
+
+
+def claimed_in(reply: Any) -> int:
+    """How many tasks a reply brings."""
+    return len(reply[2]) // 2
+
+
+def only_claims(reply: Any) -> bool:
+    """Whether a reply brings tasks, and nothing that must be looked at at once."""
+    return not reply[4] and not reply[5]
+
+
+def pack_outcomes(settlements: Sequence[Settlement]) -> bytes:
+    """One argument for all: hundreds of arguments take longer to send and to read than what they say."""
+    parts: list[bytes] = []
+    for one in settlements:
+        name = one.task_id.encode()
+        parts += (
+            _pack_outcome(
+                _KIND_NUMBERS[one.kind], len(name), len(one.first), one.seconds, one.second, one.token
+            ),
+            name,
+            one.first,
+        )
+    return b"".join(parts)
 
 
 def fetch_lost(session: Session) -> Flow[Exchange | None]:
@@ -162,15 +210,16 @@ def fetch_lost(session: Session) -> Flow[Exchange | None]:
         return None
     reply = yield session.lost
     session.lost = None
-    return _exchange(reply)
+    return exchange_in(reply)
 
 
-def _exchange(reply: Any) -> Exchange:
+def exchange_in(reply: Any) -> Exchange:
+    """What a reply says."""
     _replayed, codes, deliveries, due, cancels, held = reply
     malformed: list[tuple[str, bytes, SerializationError]] = []
     due_micros = float(due)
     return Exchange(
-        codes=tuple(Settled(code) for code in codes),
+        codes=tuple([_SETTLED[code] for code in codes]),
         claimed=_tasks(deliveries, malformed),
         due_in=due_micros / 1e6 if due_micros else None,
         cancels=tuple(task_id.decode() for task_id in cancels),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -10,19 +9,24 @@ from itertools import islice
 from typing import Any
 
 from fairque.core.codec import encode_task_body
-from fairque.core.exceptions import DuplicateTaskError, FairQueueError, InvalidTaskError, PayloadTooLargeError
+from fairque.core.exceptions import (
+    DuplicateTaskError,
+    FairQueueError,
+    InvalidTaskError,
+    PayloadTooLargeError,
+    QuotaExceededError,
+    UnknownLimiterError,
+)
 from fairque.core.keys import decode, encode
 from fairque.core.models import Task
-from fairque.core.record import MAX_DEDUP_BYTES, pack_new
+from fairque.core.record import MAX_DEDUP_BYTES, MAX_LIMITER_BYTES, pack_new
 from fairque.core.registry import check_portable
 from fairque.queue.operations.base import Argument, Engine, Flow
 from fairque.queue.operations.records import micros
 
-_log = logging.getLogger(__name__)
-
 CHUNK = 500
 CHUNK_BYTES = 4 << 20
-STORED, RETURNED, TAKEN = 1, 2, 0
+STORED, RETURNED, TAKEN, OVER_QUOTA, NO_LIMITER = 1, 2, 0, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,6 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
         raise InvalidTaskError(
             "depends_on is not supported yet: push the task when its dependencies have finished"
         )
-    if task.limiter is not None:
-        _log.warning("task %s: the limiter %r has no effect yet", task.task_id, task.limiter)
     if task.function:
         check_portable(task.function)
     body = encode_task_body(task)
@@ -113,12 +115,42 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
         expires=0 if task.expires_at is None else max(1, micros(task.expires_at)),
         op=os.urandom(8),
         dedup=dedup,
+        limiter="" if task.limiter is None else _limiter(task),
     )
     return encode(task.task_id, "task_id"), data, due, task.on_duplicate, window
 
 
+def _limiter(task: Task[Any]) -> str:
+    limiter = encode(task.limiter or "", "limiter")
+    if len(limiter.encode()) > MAX_LIMITER_BYTES:
+        raise InvalidTaskError(
+            f"limiter {limiter[:40]!r}... takes over {MAX_LIMITER_BYTES} bytes as a key part: use a shorter name",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+    return limiter
+
+
+def _quota(task: Task[Any], told: str) -> QuotaExceededError:
+    """Whose quota it is, what waits, the limit, and when there is likely to be room, as store.lua tells it."""
+    whose, waiting, limit, room = told.rsplit(" ", 3)
+    return QuotaExceededError(
+        task_id=task.task_id,
+        user_id=task.user_id,
+        group=decode(whose[1:]) if whose.startswith(":") else None,
+        queued=int(float(waiting)),
+        limit=int(float(limit)),
+        room_in_seconds=None if room == "-" else float(room),
+    )
+
+
 def _outcome(task: Task[Any], code: int, found: bytes) -> Pushed:
     task_id = decode(found.decode())
+    if code == OVER_QUOTA:
+        return Pushed(task.task_id, task, error=_quota(task, found.decode()))
+    if code == NO_LIMITER:
+        error = UnknownLimiterError(task_id=task.task_id, user_id=task.user_id, limiter=task.limiter or "")
+        return Pushed(task.task_id, task, error=error)
     if code == TAKEN:
         if task_id == task.task_id:
             text = f"there is a task {task_id} already: choose another task_id, or on_duplicate='return'"
@@ -137,6 +169,8 @@ def push(engine: Engine, task: Task[Any]) -> Flow[Pushed]:
     Raises:
         InvalidTaskError: it cannot be stored as it is.
         DuplicateTaskError: its id or dedup_key is taken.
+        QuotaExceededError: its user, or the user's group, has as many tasks waiting as it may.
+        UnknownLimiterError: it names a limiter that was not set.
         QueueFullError: the server has no memory for it.
     """
     code, task_id = yield engine.call("push", *pack(engine, task))

@@ -1,7 +1,7 @@
--- INCLUDE prelude keys record clock tenants
+-- INCLUDE prelude keys record clock tenants scheduler writes
 -- EXPORTS leases
 -- Incarnations and what they hold. A running count changes only together with its entry here.
--- An entry is the token, a mark ('1': a cancel was asked for), whether by the lane, and the user.
+-- An entry is the token, a mark ('1': a cancel was asked for), whether by the lane, the user, and behind a line break its limiter.
 local leases = {}
 
 -- The lease deadline of a live incarnation; a dead or unknown one is refused.
@@ -19,8 +19,11 @@ function leases.touch(incarnation, deadline)
 end
 
 function leases.hold(incarnation, id, rec)
+  if rec.flags == 0 then return writes.hold(incarnation, id, rec.token .. '00' .. rec.user) end
   local lane = record.has(rec, LANE) and '1' or '0'
-  call('HSET', keys.held(incarnation), id, rec.token .. '0' .. lane .. rec.user)
+  local limiter = record.limiter(rec)
+  local user = limiter and rec.user .. '\n' .. limiter or rec.user
+  writes.hold(incarnation, id, rec.token .. '0' .. lane .. user)
 end
 
 function leases.mark_cancel(incarnation, id)
@@ -31,7 +34,7 @@ function leases.mark_cancel(incarnation, id)
 end
 
 function leases.drop(incarnation, id)
-  call('HDEL', keys.held(incarnation), id)
+  writes.drop(incarnation, id)
 end
 
 -- An entry whose record is gone: the registry and the counts are left to mend.
@@ -40,9 +43,8 @@ function leases.drop_orphan(incarnation, id)
   if not entry then return end
   call('HDEL', keys.held(incarnation), id)
   call('ZREM', keys.state('started'), id)
-  local t = tenants.get(string.sub(entry, 19))
-  t.running = math.max(0, t.running - 1)
-  clock.all_running = math.max(0, clock.all_running - 1)
-  if string.sub(entry, 18, 18) == '1' then clock.lane = math.max(0, clock.lane - 1) end
-  tenants.place(t)
+  local user, limiter = string.match(entry, '^([^\n]+)\n?(.*)$', 19)
+  local t = tenants.get(user)
+  scheduler.leave(t, string.sub(entry, 18, 18) == '1', limiter ~= '' and limiter)
+  scheduler.place(t)
 end

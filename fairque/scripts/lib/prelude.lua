@@ -1,17 +1,24 @@
--- EXPORTS call refuse conf
+-- EXPORTS call refuse conf prepare
+-- BEGIN prepare(settings)
 -- What every script shares: its settings and its way to refuse.
 -- A script that refuses has written nothing, since Lua does not roll back: validate, compute, then write.
-local call = redis.call
+local call
 
 local function refuse(code, detail)
   error({err = 'FQ_' .. code .. ' ' .. (detail or '')})
 end
 
--- conf: by_time (worker_time instead of round_robin), aging and lease in µs, TTLs in ms, unknown in µs.
+-- conf: by_time (worker_time instead of round_robin), aging, lease, unknown and steal_after in µs, TTLs in ms; shares.
 local conf = {}
-do
+local unpacked
+
+-- Queues with other settings may call in between.
+local function prepare(settings)
+  call = redis.call -- which is not there yet while the library is loaded
+  if settings == unpacked then return end
   local mode
-  mode, conf.aging, conf.lease, conf.result_ttl, conf.user_ttl, conf.sparse_share, conf.unknown, conf.error_ttl,
-    conf.capacity, conf.spare = struct.unpack('>Bddddddddd', settings)
+  mode, conf.aging, conf.lease, conf.result_ttl, conf.user_ttl, conf.sparse_share, conf.unknown, conf.user_share,
+    conf.steal_after = struct.unpack('>Bdddddddd', settings)
   conf.by_time = mode == 1
+  unpacked = settings
 end

@@ -1,23 +1,47 @@
 -- INCLUDE prelude keys
 -- EXPORTS record
+-- BEGIN record.begin()
 -- The packed task record, as in core/record.py. A record is read whole or head only; what is written back is the
 -- head: names and body never change. The head grows once, by the claim, when the task is first claimed.
 local HEAD = '>BBBBHHHHBBHHBBI4dddd'
 local CLAIM = '>dc16c11'
 local WAITING, CLAIMED = 1, 2
 local WAITING_SIZE, CLAIMED_SIZE = 56, 91
-local HEAD_AND_NAMES = 866
+local HEAD_AND_NAMES = 1122
 local NO_TOKEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_HOLDER = '-----------'
-local CANCEL, LANE, LONE, WATCHED, UNKNOWN, ERRORS = 1, 2, 4, 8, 16, 32
+local CANCEL, LANE, LONE, WATCHED, UNKNOWN, ERRORS, UNDER_LIMITER = 1, 2, 4, 8, 16, 32, 64
 local EXPIRED, BY_CALLER, NO_RETRIES, GAVE_UP, CRASHED, NOBODY, DISCARDED, MOVED, DEPENDENCY, INVALID =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local POOL = 2000
 local record = {}
+
+-- Tables are used again from call to call: to make one, with so many fields, takes longer than to fill it.
+local pool, used = {}, 0
+
+function record.begin()
+  -- What the last call read is not kept.
+  for i = 1, math.min(used, POOL) do pool[i].data = nil end
+  used = 0
+end
+
+local function blank()
+  used = used + 1
+  if used > POOL then return {} end
+  local rec = pool[used]
+  if not rec then
+    rec = {}
+    pool[used] = rec
+  end
+  rec.under = nil
+  return rec
+end
 
 function record.parse(data)
   local version = string.byte(data)
   if not (version == WAITING and #data >= WAITING_SIZE or version == CLAIMED and #data >= CLAIMED_SIZE) then return nil end
-  local rec = {size = WAITING_SIZE, charged = 0, token = NO_TOKEN, holder = NO_HOLDER}
+  local rec = blank()
+  rec.size, rec.charged, rec.token, rec.holder = WAITING_SIZE, 0, NO_TOKEN, NO_HOLDER
   version, rec.state, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run, rec.crashes,
     rec.reason, rec.user_size, rec.function_size, rec.op_size, rec.dedup_size, rec.cost, rec.created, rec.enqueued,
     rec.entered, rec.expires = struct.unpack(HEAD, data)
@@ -40,6 +64,16 @@ end
 function record.dedup(rec)
   local at = rec.rest + rec.op_size
   return string.sub(rec.data, at + 1, at + rec.dedup_size)
+end
+
+-- The name of its limiter, which stands behind its length, or nil.
+function record.limiter(rec)
+  if rec.flags == 0 or bit.band(rec.flags, UNDER_LIMITER) == 0 then return nil end
+  if not rec.under then
+    local at = rec.rest + rec.op_size + rec.dedup_size + 1
+    rec.under = string.sub(rec.data, at + 1, at + string.byte(rec.data, at))
+  end
+  return rec.under
 end
 
 local function head(rec, version)
@@ -72,12 +106,11 @@ function record.save(id, rec)
   call('SETRANGE', keys.task(id), 0, head(rec, version_of(rec)))
 end
 
--- For a task that is claimed, which was loaded whole: the first time, its head grows.
-function record.save_claimed(id, rec)
-  if rec.size == CLAIMED_SIZE then return record.save(id, rec) end
-  rec.data = head(rec, CLAIMED) .. string.sub(rec.data, WAITING_SIZE + 1)
-  rec.size, rec.rest = CLAIMED_SIZE, rec.rest + CLAIMED_SIZE - WAITING_SIZE
-  call('SET', keys.task(id), rec.data)
+-- The bytes of a task that is claimed, which was loaded whole: the first time, its head grows.
+function record.claimed(rec)
+  rec.data = head(rec, CLAIMED) .. string.sub(rec.data, rec.size + 1)
+  rec.size, rec.rest = CLAIMED_SIZE, rec.rest + CLAIMED_SIZE - rec.size
+  return rec.data
 end
 
 -- The record as it is now, of one that was loaded whole.
@@ -86,7 +119,7 @@ function record.whole(rec)
 end
 
 function record.has(rec, flag)
-  return bit.band(rec.flags, flag) ~= 0
+  return rec.flags ~= 0 and bit.band(rec.flags, flag) ~= 0
 end
 
 function record.mark(rec, flag)
@@ -94,5 +127,6 @@ function record.mark(rec, flag)
 end
 
 function record.unmark(rec, flag)
+  if rec.flags == 0 then return end
   rec.flags = bit.band(rec.flags, bit.bnot(flag))
 end

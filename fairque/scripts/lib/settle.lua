@@ -1,4 +1,4 @@
--- INCLUDE prelude keys states record clock tenants stats tasks leases wake
+-- INCLUDE prelude keys states record clock tenants scheduler stats tasks leases wake
 -- EXPORTS settle
 -- How a claim ends. Each settle is fenced by the claim's token and answers with a code (queue/operations/claims.py):
 -- 0 stale, 1 finished, 2 retried, 3 failed, 4 released, 5 snoozed, 6 canceled, 7 given back for others.
@@ -13,13 +13,13 @@ local APPLIED = {
   discard = {[CANCELED] = WAS_CANCELED},
 }
 local CRASHES_ALONE = 3
-local settle = {}
+local settle = {KINDS = {'finish', 'fail', 'invalid', 'release', 'snooze', 'discard', 'unknown', 'crash'}}
 
 -- The claim's slot, cap and charge are left; what follows says where the task goes.
 local function let_go(id, rec, t, seconds, learns)
   leases.drop(rec.holder, id)
   seconds = math.max(0, math.min(seconds, (clock.now - rec.entered) / 1000000))
-  tenants.finish(t, rec, seconds, learns)
+  scheduler.finish(t, rec, seconds, learns)
   record.unmark(rec, LANE)
   rec.charged = 0
 end
@@ -65,7 +65,7 @@ end
 -- Given back unstarted: nothing is used up, and it is the next of its user again.
 function settle.release(id, rec, t)
   leases.drop(rec.holder, id)
-  tenants.give_back(t, rec)
+  scheduler.give_back(t, rec)
   record.unmark(rec, LANE)
   rec.charged, rec.attempt, rec.token = 0, rec.attempt - 1, NO_TOKEN
   back_to_queue(id, rec, true)
@@ -97,7 +97,7 @@ end
 -- (sweep.take_back), so that it does not go round among those who lack it. Without any for a while, it is a dead letter.
 function settle.pass_on(id, rec, t, error)
   leases.drop(rec.holder, id)
-  tenants.give_back(t, rec)
+  scheduler.give_back(t, rec)
   record.unmark(rec, LANE)
   record.mark(rec, UNKNOWN)
   rec.charged, rec.attempt, rec.token = 0, rec.attempt - 1, NO_TOKEN
@@ -125,6 +125,7 @@ function settle.give_up_waiting(id, rec)
   else
     rec.entered = limit + 1
     call('ZADD', keys.state('scheduled'), rec.entered, id)
+    call('ZADD', keys.passed, 'NX', clock.now, id)
     record.save(id, rec)
   end
 end
@@ -153,7 +154,8 @@ local function applied(rec, kind)
   return APPLIED[kind] and APPLIED[kind][rec.state] or STALE
 end
 
--- One settle as a worker sends it: kind, seconds run, and two values whose meaning is the kind's.
+-- One settle as a worker sends it: kind, seconds run, and two values whose meaning is the kind's. Returns its code, and
+-- the tenant if that is to be placed anew.
 function settle.one(incarnation, id, token, kind, seconds, first, second)
   local rec = record.load(id)
   if not rec then
@@ -164,33 +166,33 @@ function settle.one(incarnation, id, token, kind, seconds, first, second)
   if rec.state ~= STARTED then return applied(rec, kind) end
   local t = tenants.get(rec.user)
   local code
-  if record.has(rec, CANCEL) and kind ~= 'release' then
+  local canceled = rec.flags ~= 0 and record.has(rec, CANCEL)
+  if canceled and kind ~= 'release' then
     let_go(id, rec, t, seconds, kind == 'finish')
     if kind == 'fail' then tasks.add_error(id, rec, first) end
     tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
     code = WAS_CANCELED
-  elseif record.has(rec, CANCEL) then
+  elseif canceled then
     leases.drop(rec.holder, id)
-    tenants.give_back(t, rec)
+    scheduler.give_back(t, rec)
     tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
     code = WAS_CANCELED
   elseif kind == 'finish' then
-    code = settle.finish(id, rec, t, seconds, first, tonumber(second))
+    code = settle.finish(id, rec, t, seconds, first, second)
   elseif kind == 'fail' then
-    code = settle.fail(id, rec, t, seconds, first, tonumber(second), 0)
+    code = settle.fail(id, rec, t, seconds, first, second, 0)
   elseif kind == 'invalid' then
     code = settle.fail(id, rec, t, seconds, first, -1, INVALID)
   elseif kind == 'release' then
     code = settle.release(id, rec, t)
   elseif kind == 'snooze' then
-    code = settle.snooze(id, rec, t, seconds, tonumber(second))
+    code = settle.snooze(id, rec, t, seconds, second)
   elseif kind == 'discard' then
-    code = settle.discard(id, rec, t, seconds, first, tonumber(second))
+    code = settle.discard(id, rec, t, seconds, first, second)
   elseif kind == 'unknown' then
     code = settle.pass_on(id, rec, t, first)
   else
     code = settle.crash(id, rec, t, seconds, true, first)
   end
-  tenants.place(t)
-  return code
+  return code, t
 end

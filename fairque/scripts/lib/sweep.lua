@@ -1,6 +1,7 @@
--- INCLUDE prelude keys states record clock tenants stats tasks leases settle wake
+-- INCLUDE prelude keys states record clock tenants scheduler stats tasks leases settle wake writes
 -- EXPORTS sweep
--- What time alone brings: due tasks, expired tasks, dead workers. Every call of a worker does a little of it.
+-- What time alone brings: due tasks, expired tasks, dead workers. Every call of a worker does a little of it. Each step
+-- says what it has changed before the next one, which may be about the same tasks.
 local PROMOTE, EXPIRE, REAP, PASSED = 200, 100, 100, 10
 local sweep = {}
 
@@ -8,7 +9,7 @@ local function enqueue(id, rec, at_head)
   local t = tasks.enqueue(id, rec, at_head)
   tasks.move(id, rec, QUEUED, clock.now)
   record.save(id, rec)
-  tenants.place(t)
+  scheduler.place(t)
 end
 
 -- scheduled -> queued: their time came. A retry or a delayed task stands where it would if pushed when due.
@@ -25,6 +26,7 @@ function sweep.promote(limit)
       enqueue(id, rec, false)
     end
   end
+  writes.flush()
   return #due
 end
 
@@ -44,6 +46,7 @@ function sweep.take_back(incarnation)
       call('ZADD', keys.passed, clock.now, id) -- behind those that were not looked at
     end
   end
+  writes.flush()
 end
 
 -- queued | scheduled | deferred -> canceled: too late to start.
@@ -51,7 +54,7 @@ function sweep.expire_one(id, rec)
   local t = tenants.get(rec.user)
   if rec.state == QUEUED then tasks.dequeue(id, rec) end
   tasks.conclude(id, rec, CANCELED, EXPIRED, conf.result_ttl)
-  tenants.place(t)
+  scheduler.place(t)
 end
 
 function sweep.expire(limit)
@@ -63,6 +66,7 @@ function sweep.expire(limit)
     end
     call('ZREM', keys.expiring, id)
   end
+  writes.flush()
   return #late
 end
 
@@ -94,8 +98,9 @@ end
 function sweep.bury(incarnation)
   local slots = tonumber(call('HGET', keys.worker(incarnation), 'slots') or 0)
   clock.slots = math.max(0, clock.slots - slots)
+  scheduler.refit()
   call('ZREM', keys.workers, incarnation)
-  call('ZREM', keys.waiters, incarnation)
+  wake.unpark(incarnation)
   call('DEL', keys.wake(incarnation))
   call('ZADD', keys.dead, clock.now, incarnation)
   wake.hand_on(call('HGET', keys.worker(incarnation), 'due'))
@@ -115,12 +120,12 @@ function sweep.give_back(incarnation, limit, begun, renewed)
       local seconds = (math.min(clock.now, renewed + conf.lease / 3) - rec.entered) / 1000000
       if record.has(rec, CANCEL) then
         leases.drop(incarnation, id)
-        tenants.finish(t, rec, math.max(0, seconds), false)
+        scheduler.finish(t, rec, math.max(0, seconds), false)
         tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
       else
         settle.crash(id, rec, t, seconds, begun == nil or begun[token] == true, '')
       end
-      tenants.place(t)
+      scheduler.place(t)
     elseif rec then
       leases.drop(incarnation, id)
     else
@@ -148,8 +153,9 @@ function sweep.reap()
     end
   end
   for _, incarnation in ipairs(call('ZRANGE', keys.dead, 0, 9)) do
-    if left <= 0 then return end
+    if left <= 0 then break end
     local renewed = tonumber(call('HGET', keys.worker(incarnation), 'renewed') or clock.now)
     left = left - sweep.give_back(incarnation, left, nil, renewed)
   end
+  writes.flush()
 end

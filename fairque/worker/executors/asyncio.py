@@ -1,10 +1,15 @@
-"""`async def` tasks, on one event loop in a thread of the worker."""
+"""`async def` tasks, on one event loop in a thread of the worker.
+
+What other threads submit is collected, and the loop is called once for all that came before it looks: a call costs a
+system call. What is submitted on the loop, because a task has ended there, begins at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from fairque.core.models import Task
@@ -31,13 +36,21 @@ class AsyncioExecutor(LedgerExecutor):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._arrived: deque[Execution] = deque()
+        self._called = False  # the loop was told to look at what has arrived
 
     def submit(self, task: Task[Any]) -> None:
         execution = self._ledger.open(task)
         if execution is None:
             return
         loop = self._loop or self._start_loop()
-        loop.call_soon_threadsafe(self._begin, loop, execution)
+        if self._thread is threading.current_thread():
+            self._begin(loop, execution)
+            return
+        self._arrived.append(execution)
+        if not self._called:
+            self._called = True
+            loop.call_soon_threadsafe(self._begin_all, loop)
 
     def call(self, awaitable: Awaitable[Any]) -> Any:
         """Wait for an awaitable on the loop; for other threads than the loop's. Raises what it raises."""
@@ -54,26 +67,29 @@ class AsyncioExecutor(LedgerExecutor):
                 self._loop = loop
             return self._loop
 
+    def _begin_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._called = False  # before the first is taken: what comes later calls again
+        while self._arrived:
+            self._begin(loop, self._arrived.popleft())
+
     def _begin(self, loop: asyncio.AbstractEventLoop, execution: Execution) -> None:
-        if not self._ledger.take(execution):
-            return
-        task = loop.create_task(self._run(loop, execution))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(loop.create_task(self._run(loop, execution)))
 
     async def _run(self, loop: asyncio.AbstractEventLoop, execution: Execution) -> None:
-        task = cast(asyncio.Task[None], asyncio.current_task())
-
-        def cancel() -> None:
-            if not execution.left:
-                task.cancel()
-
+        task = cast(asyncio.Task[None], asyncio.current_task(loop))
+        if not self._ledger.take(execution):
+            self._tasks.discard(task)
+            return
         # Only from here on, since an asyncio task that is cancelled before its first step never runs at all.
         # What was cancelled earlier is seen by the runner.
-        execution.on_cancel = lambda: _call_soon(loop, cancel)
-        outcome = await self._runner.run_async(execution)
-        self._ledger.settle(execution, outcome)
-        await self._runner.after_async(execution, outcome)
+        execution.on_cancel = lambda: _call_soon(loop, _cancel, execution, task)
+        try:
+            outcome = await self._runner.run_async(execution)
+            self._ledger.settle(execution, outcome)
+            if self._runner.has_hooks(outcome):
+                await self._runner.after_async(execution, outcome)
+        finally:
+            self._tasks.discard(task)
 
     def leave(self) -> None:
         self._watchdog.stop()
@@ -92,7 +108,8 @@ class AsyncioExecutor(LedgerExecutor):
         async def end() -> None:
             # A task that ignores its cancellation is left behind with the loop, as a thread would be.
             while self._tasks:
-                await asyncio.wait(self._tasks)
+                done, _ = await asyncio.wait(self._tasks)
+                self._tasks -= done  # also those that were cancelled before their first step
             loop.stop()
 
         self._ending = loop.create_task(end())
@@ -102,9 +119,14 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, function: Any) -> None:
+def _cancel(execution: Execution, task: asyncio.Task[None]) -> None:
+    if not execution.left:
+        task.cancel()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
     try:
-        loop.call_soon_threadsafe(function)
+        loop.call_soon_threadsafe(function, *args)
     except RuntimeError:
         pass  # the loop is closed: nothing runs on it any more
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+import msgspec
+
 from fairque.core.exceptions import FairQueueError
 from fairque.core.models import Task
 
@@ -34,8 +36,7 @@ class OutcomeKind(StrEnum):
     """Never begun; give it back."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How one submitted task ended.
 
     `result` and `error` are encoded (core.codec), ready to be stored. `duration` is seconds on the monotonic

@@ -13,38 +13,35 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from fairque.core.exceptions import TaskTimeoutError
 from fairque.core.models import Task
 from fairque.worker.executors.base import Listener, Outcome, OutcomeKind, RunningTask
 
 _log = logging.getLogger(__name__)
+_TIMED_OUT = OutcomeKind.TIMED_OUT
 
 
-class Execution:
+class Execution(msgspec.Struct, eq=False):
     """One submitted task on its way through an executor. Times are monotonic seconds."""
 
-    __slots__ = (
-        "_ledger", "answered", "began", "cancelled", "deadline", "error", "interrupt", "left", "on_cancel",
-        "reported", "taken", "task", "timed_out", "timeout", "took",
-    )  # fmt: skip
-
-    def __init__(self, ledger: Ledger, task: Task[Any]) -> None:
-        self._ledger = ledger
-        self.task = task
-        self.timeout: float | None = None  # seconds, from `begin`
-        self.began: float | None = None
-        self.deadline: float | None = None
-        self.took = 0.0
-        self.taken = False  # no longer waiting: it may begin
-        self.left = False  # the function has returned: nothing may interrupt this thread any more
-        self.answered = False
-        self.cancelled = False
-        self.timed_out = False
-        self.reported = False  # on_timeout was called
-        self.error: BaseException | None = None  # what the task raised, for the handler's hook
-        # Both are called under the ledger's lock, and never once the function has left.
-        self.interrupt: Callable[[bool], None] | None = None  # True at the deadline, False to take it back
-        self.on_cancel: Callable[[], None] | None = None
+    ledger: Ledger
+    task: Task[Any]
+    timeout: float | None = None  # seconds, from `begin`
+    began: float | None = None
+    deadline: float | None = None
+    took: float = 0.0
+    taken: bool = False  # no longer waiting: it may begin
+    left: bool = False  # the function has returned: nothing may interrupt this thread any more
+    answered: bool = False
+    cancelled: bool = False
+    timed_out: bool = False
+    reported: bool = False  # on_timeout was called
+    error: BaseException | None = None  # what the task raised, for the handler's hook
+    # Both are called under the ledger's lock; the first never once the function has left.
+    interrupt: Callable[[bool], None] | None = None  # True at the deadline, False to take it back
+    on_cancel: Callable[[], None] | None = None
 
     @classmethod
     def unrun(cls, task: Task[Any]) -> Execution:
@@ -53,29 +50,39 @@ class Execution:
 
     def begin(self) -> None:
         """The function is called now: its time begins."""
-        self._ledger.tell(self._ledger.listener.on_begin, self.task)
-        self.began = began = self._ledger.clock()
+        ledger = self.ledger
+        try:
+            ledger.listener.on_begin(self.task)
+        except TaskTimeoutError:
+            raise
+        except Exception:  # noqa: BLE001 - as in `tell`, without its detour
+            _log.exception("the worker failed on hearing that task %s begins", self.task.task_id)
+        self.began = began = ledger.clock()
         # Last, because from here on an interruption can strike, and it shall strike the task, not the
         # listener.
         if self.timeout is not None:
             self.deadline = began + self.timeout
-            if self._ledger.expect is not None:
-                self._ledger.expect(self.deadline)
+            if ledger.expect is not None:
+                ledger.expect(self.deadline)
 
     def leave(self) -> None:
         """The function has returned: from here on nothing interrupts it, and its duration is known.
 
         An interruption can strike in here, once; then this must be called again.
         """
-        with self._ledger.lock:
-            self.left = True
-            if self.timed_out and self.interrupt is not None:
-                self.interrupt(False)
-            if self.began is not None and not self.took:
-                self.took = self._ledger.clock() - self.began
+        ledger = self.ledger
+        if self.deadline is None:
+            self.left = True  # it has none, so nothing can interrupt it
+        else:
+            with ledger.lock:
+                self.left = True
+                if self.timed_out and self.interrupt is not None:
+                    self.interrupt(False)
+        if self.began is not None and not self.took:
+            self.took = ledger.clock() - self.began
 
     def progress(self, done: float, total: float | None, text: str) -> None:
-        self._ledger.tell(self._ledger.listener.on_progress, self.task, done, total, text)
+        self.ledger.tell(self.ledger.listener.on_progress, self.task, done, total, text)
 
     def view(self, now: float) -> RunningTask:
         overdue = 0.0 if self.deadline is None or self.left else max(0.0, now - self.deadline)
@@ -126,9 +133,14 @@ class Ledger:
         with self.lock:
             if not self._close(execution):
                 return False
-        if outcome.kind is OutcomeKind.TIMED_OUT:
+        if outcome.kind is _TIMED_OUT:
             self.report_timeout(execution)
-        self.tell(self.listener.on_outcome, outcome)
+        try:
+            self.listener.on_outcome(outcome)
+        except TaskTimeoutError:
+            raise
+        except Exception:  # noqa: BLE001 - as in `tell`, without its detour
+            _log.exception("the worker failed on hearing of %r", outcome)
         return True
 
     def _close(self, execution: Execution) -> bool:

@@ -1,0 +1,96 @@
+"""`fairque limiters`: limits that tasks share by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fairque.cli.policies import (
+    BurstOption,
+    CapOption,
+    RateOption,
+    all_policies,
+    changed,
+    changes,
+    policy_data,
+    policy_pairs,
+    policy_table,
+)
+from fairque.cli.run import Run, command
+
+if TYPE_CHECKING:
+    from fairque.core.policies import LimiterPolicy
+
+app = typer.Typer(
+    no_args_is_help=True, help="Limits by name, for all tasks together that name them, whoever pushed them."
+)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+@command(app)
+def ls(run: Run) -> None:
+    """List all limiters."""
+    from fairque.core.policies import LimiterPolicy
+
+    with run.queue() as queue:
+        found = all_policies(queue, "limiter")
+    if run.out.as_json:
+        run.out.data({"limiters": [{"name": name, **policy_data(policy)} for name, policy in found]})
+    elif found:
+        run.out.table(*policy_table(LimiterPolicy, found, "limiter"))
+    else:
+        run.out.note("there are no limiters")
+
+
+@command(app)
+def show(run: Run, name: NameArgument) -> None:
+    """Show what the tasks of a limiter may use together."""
+    from fairque.core.exceptions import UnknownLimiterError
+
+    with run.queue() as queue:
+        policy = queue.get_limiter(name)
+    if policy is None:
+        raise UnknownLimiterError(limiter=name)
+    _print(run, name, policy)
+
+
+@command(app, "set")
+def set_(
+    run: Run,
+    name: NameArgument,
+    rate: RateOption = None,
+    burst: BurstOption = None,
+    max_concurrency: CapOption = None,
+) -> None:
+    """Make a limiter, or change its limits; what is not given stays. It acts at once."""
+    from fairque.core.policies import LimiterPolicy
+
+    given = changes(max_concurrency=max_concurrency, rate=rate, burst=burst)
+    with run.queue() as queue:
+        policy = changed(LimiterPolicy, queue.get_limiter(name), given)
+        queue.set_limiter(name, policy)
+    _print(run, name, policy)
+
+
+@command(app)
+def rm(run: Run, name: NameArgument) -> None:
+    """Remove a limiter."""
+    from fairque.core.exceptions import UnknownLimiterError
+
+    with run.queue() as queue:
+        if queue.get_limiter(name) is None:
+            raise UnknownLimiterError(limiter=name)
+        queue.set_limiter(name, None)
+    if run.out.as_json:
+        run.out.data({"removed": name})
+    else:
+        run.out.line(f"limiter {name} is no more")
+
+
+def _print(run: Run, name: str, policy: LimiterPolicy) -> None:
+    if run.out.as_json:
+        run.out.data({"name": name, **policy_data(policy)})
+    else:
+        run.out.pairs([("limiter", name), *policy_pairs(policy)])

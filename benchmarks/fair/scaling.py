@@ -1,8 +1,7 @@
 """The last row of the table: time per claim from 10 tenants to 1,000,000, 1,000 of them with work; in real time.
 
-Two servers, one for each load. Claims of one task (each settles the one before, as a busy worker does) take turns
-between
-the two, so that whatever else the machine does meets both alike.
+Two servers, one for each load. Claims of one task (each settles the one before, as a busy worker does) take
+turns between the two, so that whatever else the machine does meets both alike.
 """
 
 from __future__ import annotations

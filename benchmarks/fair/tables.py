@@ -50,17 +50,17 @@ def show(console: Console, report: Report) -> None:
         table.add_row(row.workload, f"{row.mode}: {row.measured}", row.limit, *figures, fifo, mark)
     console.print(table)
     for one in report.growth:
-        mark = "[green]ok[/green]" if one.passed else "[bold red]OUTSIDE[/bold red]"
+        told = "[green]ok[/green]" if one.passed else "[bold red]OUTSIDE[/bold red]"
         console.print(
             f"{one.mode}: a claim takes {one.few_micros:.0f} µs with {one.few:,} tenants, {one.many_micros:.0f} µs with "
-            f"{one.many:,} of which {one.active:,} have work: ratio {growth_figure(one)} {mark}",
+            f"{one.many:,} of which {one.active:,} have work: ratio {growth_figure(one)} {told}",
             highlight=False,
         )
     for workload, group in groupby(report.peers, lambda peer: peer.workload):
         console.print(f"peers, {workload}", highlight=False)
         for peer in group:
-            told = peer.error or ", ".join(f"{name} {figure}" for name, figure in peer.figures.items())
-            console.print(f"  {peer.title:<34} {told}", highlight=False)
+            figures_of = peer.error or ", ".join(f"{name} {figure}" for name, figure in peer.figures.items())
+            console.print(f"  {peer.title:<34} {figures_of}", highlight=False)
 
 
 def _lines(figure: str, limit: str) -> str:

@@ -6,14 +6,13 @@
 -- Its cost is bounded: of rivals, workers and entries the first are read, and a list of CRITICAL tasks is searched no
 -- further than its first 10,000.
 -- REPLY empty if there is no such task; else
---   the record's head, numbers of the clock (_CLOCK in queue/operations/explain.py), records of the user and its organisation,
---   of its user's tasks before it: CRITICAL (-1: unknown), normal, under limiters, under its own limiter; what is broken,
---   root level: how many are ready, its own rank (-1: none), then tenant, tag, record of the first; the same of the level
---   of its organisation,
---   the limiter's record, its policy, how many users wait for it alone, then users and how much of it they use,
---   workers: how many; then entry, slots, running, 1 if it has the function, for the first,
---   when the function was announced last, the words of the user (lib/assigned.lua), entries (name, what they serve),
---   tasks that ended in the last 1, 4, 16, 64 and 256 seconds, and all that are queued.
+--   the record's head; numbers of the clock (ClockFacts in queue/operations/waiting.py); records of the user and of its
+--   organisation; of its user's tasks before it: CRITICAL (-1: unknown), normal, under limiters, under its own limiter;
+--   what is broken; root level: how many are ready, its own rank (-1: none), then tenant, tag, record of the first; the
+--   same of the level of its organisation; the limiter's record, its policy, how many users wait for it alone, then users
+--   and how much of it they use; workers: how many, then entry, slots, running, 1 if it has the function, for the first;
+--   when the function was announced last; the words of the user (lib/assigned.lua); entries (name, what they serve);
+--   tasks that ended in the last 1, 4, 16, 64 and 256 seconds; and how many are queued.
 local URGENT = 6 -- Priority.CRITICAL
 local RIVALS, WORKERS, ENTRIES, SEARCHED, LIMITERS, HELD = 100, 200, 500, 10000, 32, 1000
 local text = shown.number
@@ -42,7 +41,8 @@ local function before()
   local under_limiters, under_own = 0, limiter and count('ZRANK', own, id) or 0
   for i, name in ipairs(queues.limiters) do
     if i > LIMITERS then break end
-    if name ~= limiter then under_limiters = under_limiters + count('ZCOUNT', keys.limited(rec.user, name), '-inf', '(' .. score) end
+    local key = keys.limited(rec.user, name)
+    if name ~= limiter then under_limiters = under_limiters + count('ZCOUNT', key, '-inf', '(' .. score) end
   end
   local normal = limiter and count('ZCOUNT', keys.normal(rec.user), '-inf', '(' .. score) or count('ZRANK', own, id)
   return {queues.critical, normal, under_limiters, under_own}
@@ -103,18 +103,21 @@ local function ended()
   local found = {}
   for _, seconds in ipairs({1, 4, 16, 64, 256}) do
     local since = text(clock.now - seconds * 1000000)
-    found[#found + 1] = call('ZCOUNT', keys.state('finished'), since, '+inf') + call('ZCOUNT', keys.state('failed'), since, '+inf')
+    found[#found + 1] = call('ZCOUNT', keys.state('finished'), since, '+inf')
+      + call('ZCOUNT', keys.state('failed'), since, '+inf')
   end
   return found
 end
 
 local numbers = {}
-for i, value in ipairs({clock.now, clock.virtual, clock.mark, clock.weight, clock.all_running, clock.generation, clock.slots,
-  clock.paused, clock.assigned, clock.window, clock.served_now, clock.served_before}) do
+for i, value in ipairs({clock.now, clock.virtual, clock.mark, clock.weight, clock.all_running, clock.generation,
+  clock.slots, clock.paused, clock.assigned, clock.window, clock.served_now, clock.served_before}) do
   numbers[i] = text(value)
 end
 local words = clock.assigned > 0 and (call('HGET', keys.assignment(clock.assigned), rec.user) or 'u') or ''
-return {call('GETRANGE', keys.task(id), 0, HEAD_AND_NAMES - 1), numbers, user_data, group ~= '' and shown.record(group) or '',
-  before(), queues.broken, level(keys.ready_all, group ~= '' and group or rec.user), group ~= '' and level(keys.ready_in(group), rec.user) or {0, -1},
-  limiter_use(), workers(),
+local head = call('GETRANGE', keys.task(id), 0, HEAD_AND_NAMES - 1)
+local group_data = group ~= '' and shown.record(group) or ''
+local root = level(keys.ready_all, group ~= '' and group or rec.user)
+local inner = group ~= '' and level(keys.ready_in(group), rec.user) or {0, -1}
+return {head, numbers, user_data, group_data, before(), queues.broken, root, inner, limiter_use(), workers(),
   call('ZSCORE', keys.functions, rec.func) or '0', words, entries(), ended(), call('ZCARD', keys.state('queued'))}

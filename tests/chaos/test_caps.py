@@ -20,7 +20,15 @@ def test_a_cap_holds_while_workers_are_killed(
     new_server: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
     server = new_server()
-    seen = caps.hammer(server.url, server.client(), tmp_path / "ledger", 9 + 60 * MINUTES, cap=3, lease=LEASE)
+    seen = caps.hammer(
+        server.url,
+        server.client(),
+        tmp_path / "ledger",
+        9 + 60 * MINUTES,
+        cap=3,
+        lease=LEASE,
+        every=(0.2, 0.8),
+    )
     print(seen)
     assert seen.most_held == seen.most_running == 3
     assert seen.kills > 3
@@ -32,9 +40,8 @@ def test_rates_hold(new_server: Callable[..., ServerProcess], tmp_path: Path) ->
     server = new_server()
     for rated in caps.rated(server.url, tmp_path / "ledger", [50.0, 7.0], 9.0):
         print(rated)
-        # One start more or less at the edges of the span, and never more than the rate. A machine that is away for
-        # longer
-        # than a burst lasts loses the tokens of that time.
+        # One start more or less at the edges of the span, and never more than the rate. A machine that is
+        # away for longer than a burst lasts loses the tokens of that time.
         allowed = rated.rate * rated.seconds
         assert 0.95 * allowed - 1 <= rated.starts <= allowed + 1
 

@@ -248,8 +248,8 @@ class Arena:
     def due(self) -> float:
         """When the next thing comes that nobody needs to bring."""
         model = self.model
-        everyone = (*model.tenants.values(), *model.groups.values(), *model.limiters.values())
-        parked = [one.parked for one in everyone if one.parked is not None]
+        parked = [t.parked for t in (*model.tenants.values(), *model.groups.values()) if t.parked is not None]
+        parked += [limiter.parked for limiter in model.limiters.values() if limiter.parked is not None]
         scheduled = [task.entered for task in model.scheduled.values()]
         return min((*parked, *scheduled), default=math.inf) / SECOND
 

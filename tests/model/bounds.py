@@ -9,21 +9,16 @@ weight, for as long as
 - neither is served by the sparse lane, and neither still owes for that or is owed something: an interval begins when
   both tags lie where those of all lie who entered and were served by their tags (`Worst.debt`, `Worst.credit`).
 
-The most that x changed between any two moments of such an interval is what the bound is about. The service of a
-claim is
-its cost, or in `worker_time` the run time that it turned out to have, whether the task ended, failed or lost its
-worker (then up to the last renewal and one interval more); what was given back unstarted ran for 0 s. In
-`worker_time` x
-is also followed as the seconds go by, instead of claim by claim.
+The most that x changed between any two moments of such an interval is what the bound is about. The service of
+a claim is its cost, or in `worker_time` the run time that it turned out to have, whether the task ended,
+failed or lost its worker (then up to the last renewal and one interval more); what was given back unstarted
+ran for 0 s. In `worker_time` x is also followed as the seconds go by, instead of claim by claim.
 
 With `round_robin` the bound is m_f/w_f + m_g/w_g, m being the largest cost of a tenant's tasks. Work that was
-claimed and
-given back is owed to its tenant, which is ahead by that much once it has been made good: what either was given back
-within the interval adds to the bound. With `worker_time` it is (2D + 1)(m_f/w_f + m_g/w_g), m being the longest run
-time
-or estimate, D the most tasks that ran at once; a task that was given back is one that ran shorter than was
-estimated, so
-nothing adds to it.
+claimed and given back is owed to its tenant, which is ahead by that much once it has been made good: what
+either was given back within the interval adds to the bound. With `worker_time` it is (2D + 1)(m_f/w_f +
+m_g/w_g), m being the longest run time or estimate, D the most tasks that ran at once; a task that was given
+back is one that ran shorter than was estimated, so nothing adds to it.
 """
 
 from __future__ import annotations

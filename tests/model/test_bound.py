@@ -41,7 +41,7 @@ from tests.model.values import Limits, Permits
 from tests.support.servers import ServerProcess
 
 THOROUGH = os.environ.get("FAIRQUE_HYPOTHESIS") == "thorough"
-ON_MODEL, ON_SCRIPTS = (20_000, 2000) if THOROUGH else (400, 60)
+ON_MODEL, ON_SCRIPTS = (20_000, 2000) if THOROUGH else (60, 8)
 
 USERS = ("a", "b", "c", "d", "e")
 GROUPS = ("g", "h")

@@ -1,6 +1,5 @@
-"""Limits in real time, seen from outside: how many leases a capped tenant holds, how fast a limited one starts, how
-long
-the users of a dead worker wait."""
+"""Limits in real time, seen from outside: how many leases a capped tenant holds, how fast a limited one
+starts, how long the users of a dead worker wait."""
 
 from __future__ import annotations
 
@@ -24,14 +23,13 @@ from tests.support.herd import Herd
 MODULES = (cap_tasks.__name__,)
 USER = "capped"
 
-# At one instant: whose entries stand among what workers hold, live ones and those that are dead but not yet cleared
-# away.
+# What workers hold at one instant, live ones and those that are dead but not yet cleared away: the worker and the user.
 HELD = """
 local found = {}
 for _, key in ipairs(redis.call('KEYS', 'fq:worker:*:tasks')) do
   for _, entry in ipairs(redis.call('HVALS', key)) do
-    local user = string.match(entry, '^[^\\n]+', 19)
-    found[#found + 1] = user
+    found[#found + 1] = string.match(key, '^fq:worker:(.+):tasks$')
+    found[#found + 1] = string.match(entry, '^[^\\n]+', 19)
   end
 end
 return found
@@ -52,12 +50,13 @@ def push_all(queue: TaskQueue, tasks: Iterator[Task[Any]]) -> None:
 @dataclass(frozen=True, slots=True)
 class Hammered:
     """`most_held`: leases at once, as polled `polls` times; `most_running`: tasks at once; `longest_below`: seconds
-    that
-    fewer ran than may, after the last kill that had taken one away; `kills` and `hits`, those of who ran a task."""
+    that fewer ran than may, after the last kill of who held one; `longest_dead`: seconds that the leases of a dead
+    process lasted; `kills`, and `hits`, those of who held a lease."""
 
     most_held: int
     most_running: int
     longest_below: float
+    longest_dead: float
     polls: int
     kills: int
     hits: int
@@ -97,50 +96,58 @@ def hammer(
         )
         herd = Herd(config, MODULES, ["herd"] * processes, every)
         most_held = polls = 0
+        held_at: dict[str, float] = {}
         until = time.monotonic() + seconds
         try:
             script = client.register_script(HELD)
             while time.monotonic() < until:
                 held = script()
-                most_held = max(most_held, held.count(USER.encode()))
+                most_held = max(most_held, held[1::2].count(USER.encode()))
+                now = time.monotonic()
+                held_at.update({worker.decode(): now for worker in held[::2]})
                 polls += 1
                 time.sleep(0.001)
             assert queue.get_user_stats(USER).queued > 0, "there was not enough to do"
         finally:
             herd.close()
     seen = [run for run in runs(ledger) if run.begin < until]
-    most_running, longest, hits = _below(seen, herd.killed, cap, until)
+    # Who still held something after its death had held it when it died.
+    lasted = {
+        killed.at: held_at[killed.incarnation] - killed.at
+        for killed in herd.killed
+        if held_at.get(killed.incarnation, 0.0) > killed.at
+    }
+    deaths = {killed.pid: killed.at for killed in herd.killed}
+    most_running, longest = _below(seen, deaths, sorted(lasted), cap, until)
     return Hammered(
         most_held,
         most_running,
         longest,
+        max(lasted.values(), default=0.0),
         polls,
         len(herd.killed),
-        hits,
+        len(lasted),
         sum(run.end is not None for run in seen),
         seconds,
     )
 
 
-def _below(seen: Sequence[Run], killed: dict[int, float], cap: int, until: float) -> tuple[int, float, int]:
-    """The most that ran at once; how long fewer than `cap` ran at most; how many kills took a running task away."""
+def _below(
+    seen: Sequence[Run], deaths: dict[int, float], hits: Sequence[float], cap: int, until: float
+) -> tuple[int, float]:
+    """The most that ran at once; how long fewer than `cap` ran at most. `deaths`: of processes; `hits`: of those
+    that held a lease."""
     turns: list[tuple[float, int]] = []
-    kills: set[float] = set()
     for run in seen:
-        end = run.end
-        if end is None:
-            end = killed.get(run.pid, until)
-            if run.pid in killed:
-                kills.add(end)
+        end = deaths.get(run.pid, until) if run.end is None else run.end
         turns += [(run.begin, 1), (min(end, until), -1)]
     running = most = 0
     below_since: float | None = None
     longest = 0.0
-    ordered = sorted(kills)
     for at, change in [*sorted(turns), (until, 0)]:
         if running < cap and below_since is not None:
-            # Each kill opens another hole, which has its own time to be filled.
-            since = max([below_since, *(kill for kill in ordered if below_since < kill < at)])
+            # Each death opens another hole, which has its own time to be filled.
+            since = max([below_since, *(hit for hit in hits if below_since < hit < at)])
             longest = max(longest, at - since)
         running += change
         most = max(most, running)
@@ -148,7 +155,7 @@ def _below(seen: Sequence[Run], killed: dict[int, float], cap: int, until: float
             below_since = None
         elif below_since is None and most >= cap:
             below_since = at
-    return most, longest, len(kills)
+    return most, longest
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,13 @@
 """Worker processes that are killed: `python -m tests.support.herd ORDER`.
 
-Each is forked from this process, which has imported everything and has no threads, so that a dead one is replaced
-within
-milliseconds. Nothing that a dead one held is given back by anybody: its lease has to run out.
+Each is forked from this process, which has imported everything and has no threads, so that a dead one is
+replaced within milliseconds. Nothing that a dead one held is given back by anybody: its lease has to run out.
 
-ORDER is JSON: `config`; `modules`; `workers`, the id of the entry that each process works as; and `every`, between
-which
-seconds one of them, chosen at random, is killed and replaced (null: only those that the standard input names, one
-number
-a line, which are not replaced). Standard output says `ready`, and then of each that is dead by now `killed PID
-TIME`, in
-seconds of the monotonic clock. It ends with its standard input.
+ORDER is JSON: `config`; `modules`; `workers`, the id of the entry that each process works as; and `every`,
+between which seconds one of them, chosen at random, is killed and replaced (null: only those that the
+standard input names, one number a line, which are not replaced). Standard output says `ready`, and then of
+each that is dead by now `killed PID INCARNATION TIME`, in seconds of the monotonic clock. It ends with its
+standard input.
 """
 
 from __future__ import annotations
@@ -27,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fairque.core.config import FairQueueConfig
@@ -41,6 +39,15 @@ from tests.support.worker_process import ROOT
 START_SECONDS = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A worker process that is dead since a time, in seconds of the monotonic clock."""
+
+    pid: int
+    incarnation: str
+    at: float
+
+
 class Herd:
     """A herd in a process of its own, seen from whoever started it."""
 
@@ -52,7 +59,7 @@ class Herd:
         every: tuple[float, float] | None = None,
     ) -> None:
         order = {"config": config, "modules": list(modules), "workers": list(workers), "every": every}
-        self.killed: dict[int, float] = {}
+        self.killed: list[Killed] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.herd", json.dumps(order)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -68,8 +75,8 @@ class Herd:
 
     def _listen(self) -> None:
         while line := self._read():
-            _, pid, at = line.split(" ")
-            self.killed[int(pid)] = float(at)
+            _, pid, incarnation, at = line.split(" ")
+            self.killed.append(Killed(int(pid), incarnation, float(at)))
 
     def kill(self, number: int) -> float:
         """Kill one, for good; returns when it was dead."""
@@ -81,7 +88,7 @@ class Herd:
         while len(self.killed) == before:
             assert time.monotonic() < deadline, "it was not killed"
             time.sleep(0.001)
-        return list(self.killed.values())[-1]
+        return self.killed[-1].at
 
     def close(self) -> None:
         """End them all at once."""
@@ -107,7 +114,7 @@ class _Shepherd:
         manager.run(admin.open_queue(engine))
         apply_policies(manager, engine, self.config)
         client.close()
-        self.pids: list[int] = []
+        self.workers: list[tuple[int, Page]] = []
 
     def fork(self, entry: str) -> tuple[int, Page]:
         page = Page.create(self.config.worker(entry).max_concurrent_tasks)
@@ -121,19 +128,19 @@ class _Shepherd:
         return pid, page
 
     def start(self) -> None:
-        started = [self.fork(entry) for entry in self.entries]
+        self.workers = [self.fork(entry) for entry in self.entries]
         deadline = time.monotonic() + START_SECONDS
-        while any(page.phase is not Phase.READY for _, page in started):
+        while any(page.phase is not Phase.READY for _, page in self.workers):
             assert time.monotonic() < deadline, "a worker is not ready"
             time.sleep(0.005)
-        self.pids = [pid for pid, _ in started]
         print("ready", flush=True)
 
     def kill(self, number: int) -> None:
-        pid = self.pids[number]
+        pid, page = self.workers[number]
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        print(f"killed {pid} {time.monotonic()!r}", flush=True)
+        print(f"killed {pid} {page.incarnation or '-'} {time.monotonic()!r}", flush=True)
+        page.close()
 
     def serve(self) -> None:
         while True:
@@ -145,9 +152,9 @@ class _Shepherd:
                     return
                 self.kill(int(line))
             else:
-                number = random.randrange(len(self.pids))
+                number = random.randrange(len(self.workers))
                 self.kill(number)
-                self.pids[number], _ = self.fork(self.entries[number])
+                self.workers[number] = self.fork(self.entries[number])
 
 
 def main(order: dict[str, Any]) -> None:

@@ -165,3 +165,23 @@ def limiter_rate(ground: Ground, mode: str, slots: int) -> Result:
         )
 
     return _under_one_limiter(ground, mode, slots, Permits(rate=rate), kept, 1 - rate / slots)
+
+
+@scenario(
+    "limiter-weights", "a backlog of weight 3 and a tenant that keeps one task under one limiter of 1 slot, C without",
+    "the backlog's part of what the two start", "70% to 80%", slots=(5, 20),
+)  # fmt: skip
+def limiter_weights(ground: Ground, mode: str, slots: int) -> Result:
+    """By weight, also for who comes back again and again."""
+    dice = random.Random(3)
+    arrivals = [Arrival(0, "A", tasks=400, limiter="api", function="call")]
+    arrivals.append(Arrival(0, "B", limiter="api", function="call"))
+    arrivals += [Arrival(0, "C", seconds=round(dice.uniform(0.5, 1.5), 3)) for _ in range(310 * slots)]
+    report = run(
+        ground, mode, slots, 300, arrivals,
+        on_done=lambda user, now: [Arrival(now, "B", limiter="api", function="call")] if user == "B" else [],
+        actions=[(0, limiter("api", Permits(cap=1))), (0, policy("A", weight=3))],
+    )  # fmt: skip
+    got = report.count()
+    share = got["A"] / (got["A"] + got["B"])
+    return Result(f"{share:.1%}", 0.7 <= share <= 0.8, share, reports={"": report})

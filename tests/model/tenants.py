@@ -558,6 +558,8 @@ class FairTenants:
         charge = self._charge_of(t, task.job)
         self._move(t.level)
         for one in t.chain():
+            # What is served now is the front: nobody may enter behind it, also if it is gone afterwards.
+            one.level.settle()
             one.sparse = False
             if not self.by_time:
                 one.level.virtual += charge / (sum(c.limits.weight for c in one.level.counted()) / 1000)
@@ -596,12 +598,14 @@ class FairTenants:
     # Policies
 
     def _set_limits(self, t: Tenant, limits: Limits) -> None:
-        """What a tenant owes is service: its distance to the front, or to virtual time, scales with the weight."""
+        """What a tenant owes, or is owed, is service: its distance to the mark scales with the weight.
+
+        Who is not ready and not beyond the mark owes nothing.
+        """
         self._move(t.level)
         t.level.settle()
-        if limits.weight != t.limits.weight and (t.ready or t.running or t.tag > t.level.virtual):
-            ratio = t.limits.weight / limits.weight
-            zero = t.level.front() if t.ready else t.level.virtual
+        if limits.weight != t.limits.weight and (t.ready or t.tag > t.level.mark):
+            ratio, zero = t.limits.weight / limits.weight, t.level.mark
             t.tag = zero + (t.tag - zero) * ratio
             t.floor = zero + (t.floor - zero) * ratio
         t.limits = limits

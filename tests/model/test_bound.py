@@ -37,7 +37,9 @@ from tests.model.arena import (
 )
 from tests.model.bounds import Watched, Worst, measure
 from tests.model.driver import Driver
-from tests.model.values import Limits, Permits
+from tests.model.scenarios.base import policy
+from tests.model.simulation import Arrival, simulate
+from tests.model.values import SECOND, Job, Limits, Outcome, Permits
 from tests.support.servers import ServerProcess
 
 THOROUGH = os.environ.get("FAIRQUE_HYPOTHESIS") == "thorough"
@@ -46,7 +48,7 @@ ON_MODEL, ON_SCRIPTS = (20_000, 2000) if THOROUGH else (60, 8)
 USERS = ("a", "b", "c", "d", "e")
 GROUPS = ("g", "h")
 
-SECONDS = st.sampled_from([1.0, 1.0, 0.5, 2.5, 0.01, 10.0, 34.0])
+RUN_TIMES = st.sampled_from([1.0, 1.0, 0.5, 2.5, 0.01, 10.0, 34.0])
 COSTS = st.sampled_from([1000, 1000, 500, 2500, 10, 20_000])
 WEIGHTS = st.sampled_from([1000, 1000, 1000, 2000, 5000, 500, 10, 100_000])
 RATES = st.sampled_from([0.0, 0.0, 0.0, 0.3, 2.0, 50.0])
@@ -58,7 +60,7 @@ pushes = st.builds(
     Push,
     user=st.sampled_from(USERS),
     copies=st.sampled_from([1, 2, 5, 20, 40]),
-    seconds=SECONDS,
+    seconds=RUN_TIMES,
     cost=COSTS,
     function=st.sampled_from("fg"),
     critical=st.sampled_from([False] * 9 + [True]),
@@ -79,7 +81,7 @@ limits = st.builds(
 STEPS: list[tuple[int, st.SearchStrategy[Step]]] = [
     (30, st.builds(Work, st.sampled_from([1.0, 0.3, 3.0, 10.0, 30.0, 0.0]))),
     (30, pushes),
-    (4, st.builds(Mint, st.integers(1, 12), SECONDS, COSTS)),
+    (4, st.builds(Mint, st.integers(1, 12), RUN_TIMES, COSTS)),
     (10, st.builds(Limit, st.sampled_from(USERS), limits)),
     (3, st.builds(LimitGroup, st.sampled_from(GROUPS), group_limits)),
     (2, st.builds(LimitLimiter, st.just("l"), st.builds(Permits, cap=CAPS, rate=RATES))),
@@ -194,3 +196,50 @@ def test_the_bound_and_work_conservation_on_the_scripts(client: redis.Redis) -> 
         on_scripts()
     finally:
         seen.show()
+
+
+def test_nobody_enters_behind_what_was_served_last(client: redis.Redis) -> None:
+    """The mark is the furthest front at any decision, also if whoever was served then left the ready set with it.
+
+    h runs one costly task, which keeps virtual time slow; a, at its cap of 1, is served alone again and again. When b
+    comes, and a is freed, both are ready with equal weights: their starts must alternate. (b entered where virtual
+    time had stayed behind, and got all starts until it had caught up.)
+    """
+    driver = Driver(client, QueueConfig(sparse_share=0))
+    arrivals = [
+        Arrival(0, "h", seconds=1000, cost=10_000),
+        Arrival(0, "o"),
+        Arrival(1.5, "a", tasks=200),
+        Arrival(99.8, "b", tasks=200),
+    ]
+    actions = [
+        (0.0, policy("o", weight=100)),
+        (0.0, policy("a", cap=1)),
+        (100.0, policy("a")),
+    ]
+    report = simulate(driver, 3, 140, arrivals, actions=actions)
+    late = "".join(start.user for start in report.starts if start.at >= 100)
+    assert max(map(len, late.split("a"))) <= 2, late
+
+
+def test_a_raised_weight_is_no_debt(client: redis.Redis) -> None:
+    """Who is not beyond the mark owes nothing, whatever its weight becomes.
+
+    Work that is claimed and given back moves virtual time beyond the mark. b runs a task meanwhile, and then gets twice
+    the weight. (Its tag went near virtual time, and a was served until it had got there.)
+    """
+    driver = Driver(client, QueueConfig(sparse_share=0))
+    worker = driver.join(0, 10)
+    driver.push(0, [Job("b0", "b"), *(Job(f"a{number:02}", "a") for number in range(60))])
+    held = [claim.task_id for claim in driver.exchange(SECOND, worker, want=10).claimed]
+    assert "b0" in held
+    for turn in range(2, 8):
+        given_back = [Outcome(task_id, "release") for task_id in held if task_id != "b0"]
+        driver.exchange(turn * SECOND, worker, given_back)
+        claimed = driver.exchange(turn * SECOND, worker, want=9).claimed
+        held = ["b0", *(claim.task_id for claim in claimed)]
+    driver.set_policy(8 * SECOND, "b", Limits(weight=2000))
+    driver.push(8 * SECOND, [Job(f"b{number}", "b") for number in range(1, 20)])
+    ended = [Outcome(task_id, "finish", 1.0) for task_id in held]
+    got = [claim.user for claim in driver.exchange(9 * SECOND, worker, ended, want=10).claimed]
+    assert got.count("b") >= 5, got

@@ -202,16 +202,15 @@ function scheduler.renew(limit)
   return true
 end
 
--- Its limits are others from now on, also for its backlog. What a tenant owes is service: its distance to the front, or
--- to virtual time, scales with the weight.
+-- Its limits are others from now on, also for its backlog. What a tenant owes, or is owed, is service: its distance to
+-- the mark scales with the weight. Who is not ready and not beyond the mark owes nothing.
 function scheduler.set_limits(t, fields)
   local level = t.level
   levels.move(level)
   local weight = fields.weight or 1000
   levels.settle(level)
-  if weight ~= t.weight and (t.ready or t.running > 0 or t.tag > level.virtual) then
-    local ratio = t.weight / weight
-    local zero = t.ready and (levels.front(level)) or level.virtual
+  if weight ~= t.weight and (t.ready or t.tag > level.mark) then
+    local ratio, zero = t.weight / weight, level.mark
     t.tag = zero + (t.tag - zero) * ratio
     t.floor = zero + (t.floor - zero) * ratio
   end
@@ -341,6 +340,8 @@ function scheduler.start(t, rec, by_lane, sides)
   while one do
     local level = one.level
     levels.move(level)
+    -- What is served now is the front: nobody may enter behind it, also if it is gone afterwards.
+    levels.settle(level)
     one.sparse = false
     levels.charge(level, charge)
     one.tag = one.tag + charge / (one.weight / 1000)

@@ -178,15 +178,18 @@ class LuaScriptManager(_BaseLuaScriptManager):
         connection: Any = None if self._pool is None else lend(self._pool)
         try:
             refusal: ResponseError | None = None
-            for _ in range(LOADS):
+            for again in range(LOADS):
                 try:
+                    if again and connection is not None:
+                        return self._load_and_ask(connection, command)
                     return self._ask(connection, command)
                 except ResponseError as error:
                     if not _is_missing(error):
                         raise
                     if refusal is not None:
                         raise refusal from None
-                refusal = self._load(connection)
+                if connection is None:
+                    refusal = self._load()
             return self._ask(connection, command)
         except ResponseError:
             raise
@@ -240,10 +243,23 @@ class LuaScriptManager(_BaseLuaScriptManager):
         connection.send_command(*command, check_health=False)
         return connection.read_response()
 
-    def _load(self, connection: Any) -> ResponseError | None:
-        if connection is not None:
-            self._ask(connection, self._loading)
-            return None
+    def _load_and_ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        """Both at once: the server takes them one after the other, so that nobody deletes the library in between."""
+        both = connection.pack_commands([self._loading, command])
+        connection.send_packed_command(both, check_health=False)
+        refusal: ResponseError | None = None
+        try:
+            connection.read_response()
+        except ResponseError as error:
+            refusal = error
+        try:
+            return connection.read_response()
+        except ResponseError as error:
+            if refusal is not None and _is_missing(error):
+                raise refusal from None
+            raise
+
+    def _load(self) -> ResponseError | None:
         # Also to those that do not hold the queue now: its slot may move. But one of these that is away, or refuses,
         # is no hindrance; only if the function is still not there does a refusal matter.
         refusal = None
@@ -296,15 +312,18 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
         connection: Any = None if self._pool is None else await lend_async(self._pool)
         try:
             refusal: ResponseError | None = None
-            for _ in range(LOADS):
+            for again in range(LOADS):
                 try:
+                    if again and connection is not None:
+                        return await self._load_and_ask(connection, command)
                     return await self._ask(connection, command)
                 except ResponseError as error:
                     if not _is_missing(error):
                         raise
                     if refusal is not None:
                         raise refusal from None
-                refusal = await self._load(connection)
+                if connection is None:
+                    refusal = await self._load()
             return await self._ask(connection, command)
         except ResponseError:
             raise
@@ -323,10 +342,23 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
         await connection.send_command(*command, check_health=False)
         return await connection.read_response()
 
-    async def _load(self, connection: Any) -> ResponseError | None:
-        if connection is not None:
-            await self._ask(connection, self._loading)
-            return None
+    async def _load_and_ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        """As of `LuaScriptManager`."""
+        both = connection.pack_commands([self._loading, command])
+        await connection.send_packed_command(both, check_health=False)
+        refusal: ResponseError | None = None
+        try:
+            await connection.read_response()
+        except ResponseError as error:
+            refusal = error
+        try:
+            return await connection.read_response()
+        except ResponseError as error:
+            if refusal is not None and _is_missing(error):
+                raise refusal from None
+            raise
+
+    async def _load(self) -> ResponseError | None:
         # Also to those that do not hold the queue now: its slot may move. But one of these that is away, or refuses,
         # is no hindrance; only if the function is still not there does a refusal matter.
         refusal = None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from tests.support import worker_tasks
-from tests.support.workers import Workshop
+from tests.support.workers import Workshop, until
 
 QUIET_SECONDS = 6.0
 LOUD = ("INFO", "WARNING", "ERROR", "CRITICAL", "Traceback")
@@ -18,6 +18,8 @@ def test_idle_workers_are_silent_and_keep_their_connections(make_workshop: Calla
     process = workshop.process(1, log="DEBUG", poll_interval_seconds=0.5)
     alone = workshop.process(log="DEBUG", poll_interval_seconds=0.5)
     assert workshop.push(worker_tasks.quick(1)).result(10) == 1
+    for worker in (process, alone):
+        until(lambda worker=worker: "is ready" in worker.said())
     before = {name: len(worker.said()) for name, worker in (("supervised", process), ("alone", alone))}
     info = workshop.client.info("stats")
     connections, commands = info["total_connections_received"], info["total_commands_processed"]

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from fairque.core.models import DLQEntry, Priority, Task
     from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
     from fairque.core.retry import Discard, RetryAfter, Snooze, exponential, fixed, linear
+    from fairque.core.schedules.models import ScheduledTask
     from fairque.core.states import TaskState
     from fairque.queue.async_queue import AsyncTaskQueue
     from fairque.queue.handles import AsyncTaskHandle, TaskHandle
     from fairque.queue.queue import TaskQueue
+    from fairque.scheduler.scheduler import TaskScheduler
     from fairque.worker.handler import TaskHandler
     from fairque.worker.hooks import on_worker_start, on_worker_stop
     from fairque.worker.worker import Worker
@@ -36,11 +38,13 @@ __all__ = [
     "QueueConfig",
     "RedisConfig",
     "RetryAfter",
+    "ScheduledTask",
     "Snooze",
     "Task",
     "TaskHandle",
     "TaskHandler",
     "TaskQueue",
+    "TaskScheduler",
     "TaskState",
     "UserPolicy",
     "Worker",
@@ -66,11 +70,13 @@ _HOMES = {
     "QueueConfig": "fairque.core.config",
     "RedisConfig": "fairque.core.config",
     "RetryAfter": "fairque.core.retry",
+    "ScheduledTask": "fairque.core.schedules.models",
     "Snooze": "fairque.core.retry",
     "Task": "fairque.core.models",
     "TaskHandle": "fairque.queue.handles",
     "TaskHandler": "fairque.worker.handler",
     "TaskQueue": "fairque.queue.queue",
+    "TaskScheduler": "fairque.scheduler.scheduler",
     "TaskState": "fairque.core.states",
     "UserPolicy": "fairque.core.policies",
     "Worker": "fairque.worker.worker",

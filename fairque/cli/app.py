@@ -12,11 +12,13 @@ from fairque.cli import (
     config,
     control,
     coverage,
+    cron,
     dlq,
     doctor,
     groups,
     limiters,
     push,
+    scheduler,
     server,
     tasks,
     users,
@@ -39,6 +41,7 @@ app = typer.Typer(
 
 command(app, rich_help_panel=_SETUP)(demo.demo)
 command(app, rich_help_panel=_QUEUE)(worker.worker)
+command(app, rich_help_panel=_QUEUE)(scheduler.scheduler)
 command(app, rich_help_panel=_TASKS)(push.push)
 command(app, rich_help_panel=_TASKS)(tasks.ls)
 command(app, rich_help_panel=_TASKS)(tasks.show)
@@ -47,6 +50,7 @@ command(app, rich_help_panel=_TASKS)(why.why)
 command(app, rich_help_panel=_TASKS)(tasks.cancel)
 command(app, rich_help_panel=_TASKS)(tasks.retry)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_TASKS)
+app.add_typer(cron.app, name="cron", rich_help_panel=_TASKS)
 command(app, rich_help_panel=_QUEUE)(control.stats)
 command(app, rich_help_panel=_QUEUE)(control.pause)
 command(app, rich_help_panel=_QUEUE)(control.resume)

@@ -19,6 +19,7 @@ from fairque.core.keys import Keys
 from fairque.queue.embedded import server_status
 from fairque.queue.operations.admin import QueueStats
 from fairque.queue.operations.base import SCHEMA
+from fairque.queue.operations.schedule_views import Leader, ScheduleInfo
 from fairque.queue.queue import TaskQueue
 from fairque.queue.server_binary import find_server
 
@@ -53,6 +54,9 @@ class Patient:
     skew: float = 0.0
     schema: bytes | None = None
     stats: QueueStats | None = None
+    schedules: tuple[ScheduleInfo, ...] = ()
+    """The first page of them."""
+    leader: Leader | None = None
     trouble: str = ""
     """Why there are no stats."""
 
@@ -113,14 +117,16 @@ def _meet(config: FairQueueConfig) -> Patient:
                 settings |= {_text(k): _text(v) for k, v in client.config_get(name).items()}
             except redis.RedisError:  # managed servers do not let anybody read it
                 break
-    stats, trouble = None, ""
+    schedules: tuple[ScheduleInfo, ...] = ()
+    stats, leader, trouble = None, None, ""
     if schema is None or _text(schema) == str(SCHEMA):
         try:
             with TaskQueue(config) as queue:
                 stats = queue.get_stats()
+                schedules, leader = queue.schedules.list().items, queue.schedules.leader()
         except (FairQueueError, redis.RedisError) as error:
             trouble = str(error)
-    return Patient(config, info, settings, latency, skew, schema, stats, trouble)
+    return Patient(config, info, settings, latency, skew, schema, stats, schedules, leader, trouble)
 
 
 def _text(value: Any) -> str:
@@ -337,6 +343,19 @@ def _queue(patient: Patient) -> Iterator[Finding]:
         yield Finding("dead letters", "warn", f"{dead}", "fairque dlq list")
 
 
+def _schedules(patient: Patient) -> Iterator[Finding]:
+    refused = [info.name for info in patient.schedules if info.problem]
+    if patient.schedules and patient.leader is None:
+        advice = "start fairque scheduler, or a worker with --scheduler"
+        yield Finding("schedules", "warn", "nobody decides their ticks", advice)
+    elif refused:
+        yield Finding(
+            "schedules", "warn", f"runs are refused: {', '.join(refused[:10])}", "fairque cron show NAME"
+        )
+    elif patient.leader is not None:
+        yield Finding("schedules", "ok", f"scheduler {patient.leader.scheduler_id} leads")
+
+
 CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _connection,
     _version,
@@ -348,4 +367,5 @@ CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _replication,
     _schema,
     _queue,
+    _schedules,
 )

@@ -40,13 +40,15 @@ def check(
                 "users": list(config.users),
                 "groups": list(config.groups),
                 "limiters": list(config.limiters),
+                "schedules": list(config.schedules),
                 "plugins": list(config.plugins),
             }
         )
         return
     run.out.line(
         f"{run.config_file}: good. Server {config.redis.address}, workers {', '.join(workers)}, "
-        f"{len(config.users)} user policies, {len(config.groups)} groups, {len(config.limiters)} limiters"
+        f"{len(config.users)} user policies, {len(config.groups)} groups, {len(config.limiters)} limiters, "
+        f"{len(config.schedules)} schedules"
     )
 
 

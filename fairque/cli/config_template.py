@@ -30,12 +30,18 @@ groups: {}
 # Limits for all tasks together that name them: @task(limiter="stripe-api")
 limiters: {}
 #  stripe-api: {rate_limit: 25/s, max_concurrency: 10}
+
+# Tasks that are pushed at certain times, by name. With this section (be it empty: `schedules: {}`), schedules that an
+# earlier version of this file declared, and that are gone from it, are removed.
+#schedules:
+#  nightly-report: {cron: "30 2 * * MON-FRI", timezone: Europe/Berlin, function: "reports:nightly", args: [full]}
+#  poll: {every: 30, function: "feeds:poll", overlap: skip}
 """
 
 
 def template() -> str:
     """The text of a new configuration file; it is a valid one, with the defaults."""
-    from fairque.core.config import QueueConfig, RedisConfig, WorkerConfig
+    from fairque.core.config import QueueConfig, RedisConfig, SchedulerConfig, WorkerConfig
 
     examples = {"url": "redis://localhost:6379/0", "host": "localhost", "port": 6379}
     return "\n".join(
@@ -51,6 +57,10 @@ def template() -> str:
             "",
             "queue:",
             *_fields(QueueConfig, "  ", {}),
+            "",
+            "# What decides the ticks of schedules: fairque scheduler, or fairque worker --scheduler",
+            "scheduler:",
+            *_fields(SchedulerConfig, "  ", {}),
             "",
             _POLICIES,
         ]

@@ -31,7 +31,7 @@ _TEXTS = {
     ExitCode.FAILED: "what was asked for failed: the task failed or was canceled, a check found a fault",
     ExitCode.USAGE: "wrong usage, a bad argument, configuration or task; nothing was done",
     ExitCode.NO_SERVER: "no server answers, or none runs",
-    ExitCode.NOT_FOUND: "there is no such task, group or limiter",
+    ExitCode.NOT_FOUND: "there is no such task, schedule, group or limiter",
     ExitCode.TIMEOUT: "it has not ended in the given time",
     ExitCode.REFUSED: "refused as things are: a duplicate, a state that does not allow it, a full server or quota",
     ExitCode.INTERNAL: "a fault in fairque itself (FAIRQUE_TRACEBACK=1 shows where)",
@@ -42,7 +42,7 @@ _TEXTS = {
 # What errors know besides their message.
 _TOLD = (
     "task_id", "user_id", "state", "reason", "error_type", "traceback",
-    "group", "tasks", "limiter", "queued", "limit", "room_in_seconds",
+    "schedule", "group", "tasks", "limiter", "queued", "limit", "room_in_seconds",
 )  # fmt: skip
 
 
@@ -53,7 +53,12 @@ def exit_code(error: BaseException) -> ExitCode:
     match error:
         case ours.QueueUnavailableError():
             return ExitCode.NO_SERVER
-        case ours.TaskNotFoundError() | ours.UnknownGroupError() | ours.UnknownLimiterError():
+        case (
+            ours.TaskNotFoundError()
+            | ours.ScheduleNotFoundError()
+            | ours.UnknownGroupError()
+            | ours.UnknownLimiterError()
+        ):
             return ExitCode.NOT_FOUND
         case ours.ResultTimeoutError():
             return ExitCode.TIMEOUT

@@ -39,6 +39,9 @@ def worker(
     health_port: Annotated[
         int | None, typer.Option(help="Port of /healthz and /readyz; 0: any free one.")
     ] = None,
+    scheduler: Annotated[
+        bool, typer.Option("--scheduler", help="Also decide the ticks of schedules, in turn with others.")
+    ] = False,
     log_level: Annotated[str, typer.Option(metavar="|".join(LEVELS))] = "info",
 ) -> None:
     """Run tasks until SIGTERM or Ctrl-C; a second one gives everything back at once.
@@ -51,9 +54,7 @@ def worker(
     from fairque.cli.targets import see_current_directory
     from fairque.worker.supervisor import Supervisor
 
-    if log_level.lower() not in LEVELS:
-        raise typer.BadParameter(f"there is no log level {log_level!r}: there are {', '.join(LEVELS)}")
-    level = int(getattr(logging, log_level.upper()))
+    level = log_level_of(log_level)
     see_current_directory()
     names = tuple(modules or ())
     _check_places(names, handler)
@@ -67,8 +68,18 @@ def worker(
         handler=handler,
         path=[path for path in sys.path if path],
         log_level=level,
+        scheduler=scheduler,
     )
     run.finish(ExitCode.OK if supervisor.run() == 0 else ExitCode.FAILED)
+
+
+def log_level_of(text: str) -> int:
+    """The number of a log level. Raises typer.BadParameter."""
+    import logging
+
+    if text.lower() not in LEVELS:
+        raise typer.BadParameter(f"there is no log level {text!r}: there are {', '.join(LEVELS)}")
+    return int(getattr(logging, text.upper()))
 
 
 def _check_places(modules: Sequence[str], handler: str | None) -> None:

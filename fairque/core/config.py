@@ -33,6 +33,7 @@ from fairque.core.exceptions import ConfigError
 from fairque.core.patterns import is_pattern
 from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
 from fairque.core.redis_url import RedisAddress, parse_redis_url
+from fairque.core.schedules.models import ScheduledTask
 
 if TYPE_CHECKING:
     from fairque.queue.connection import AsyncClient, SyncClient
@@ -61,6 +62,10 @@ def _policy_schema(source: Any, _handler: Any) -> core_schema.CoreSchema:
     return core_schema.no_info_plain_validator_function(partial(config_checks.policy, source))
 
 
+def _schedules_schema(_source: Any, _handler: Any) -> core_schema.CoreSchema:
+    return core_schema.no_info_plain_validator_function(config_checks.schedules)
+
+
 def _path_schema(_source: Any, handler: Any) -> core_schema.CoreSchema:
     """Text; Python code may give a `Path`."""
     return core_schema.no_info_before_validator_function(
@@ -70,6 +75,7 @@ def _path_schema(_source: Any, handler: Any) -> core_schema.CoreSchema:
 
 UserList: TypeAlias = Annotated[list[str] | Literal["*"], GetPydanticSchema(_user_list_schema)]
 _POLICY = GetPydanticSchema(_policy_schema)
+_SCHEDULES = GetPydanticSchema(_schedules_schema)
 FileName: TypeAlias = Annotated[str, GetPydanticSchema(_path_schema)]
 
 
@@ -215,6 +221,20 @@ class QueueConfig(Section):
         return config_checks.queue_contradictions(data)
 
 
+class SchedulerConfig(Section):
+    """What decides ticks: `fairque scheduler`, `fairque worker --scheduler`, or a TaskScheduler."""
+
+    lease_seconds: float = Field(default=5, ge=1, le=3600)
+    """A leading scheduler that is silent for this long is replaced. It renews three times as often."""
+    source: str = Field(default="config", min_length=1, max_length=256)
+    """Whose `schedules` these are: those that a file of the same source declared before, and this one does not, are
+    removed. Two files for one queue need two names."""
+
+    @classmethod
+    def contradictions(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        return config_checks.scheduler_contradictions(data)
+
+
 class FairQueueConfig(Section, BaseSettings):
     """The whole configuration.
 
@@ -227,7 +247,7 @@ class FairQueueConfig(Section, BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER)
     sections: ClassVar[tuple[str, ...]] = (
-        "redis", "workers", "queue", "users", "groups", "limiters", "plugins",
+        "redis", "workers", "queue", "scheduler", "users", "groups", "limiters", "schedules", "plugins",
     )  # fmt: skip
 
     redis: RedisConfig = Field(default_factory=RedisConfig)
@@ -236,12 +256,16 @@ class FairQueueConfig(Section, BaseSettings):
     """Worker entries; one that serves everybody if left out."""
     queue: QueueConfig = Field(default_factory=QueueConfig)
     """The queue."""
+    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
+    """What decides ticks."""
     users: dict[str, Annotated[UserPolicy, _POLICY]] = Field(default_factory=dict)
     """Policies by user id, by pattern (`team-*`), or for everybody else (`default`)."""
     groups: dict[str, Annotated[GroupPolicy, _POLICY]] = Field(default_factory=dict)
     """Organisations by name: what their users, whose policies name them, get together."""
     limiters: dict[str, Annotated[LimiterPolicy, _POLICY]] = Field(default_factory=dict)
     """Limits by name, for all tasks together that name them."""
+    schedules: Annotated[dict[str, ScheduledTask], _SCHEDULES] = Field(default_factory=dict)
+    """Schedules by name; see [schedules](schedules.md)."""
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options by name of the plugin."""
 
@@ -321,6 +345,11 @@ class FairQueueConfig(Section, BaseSettings):
             if is_pattern(pattern) and fnmatchcase(user_id, pattern):
                 return policy
         return self.users.get("default")
+
+    @property
+    def declares_schedules(self) -> bool:
+        """Whether there is a section `schedules`, be it an empty one: without, a deploy changes none."""
+        return "schedules" in self.model_fields_set
 
     @classmethod
     def origins(cls) -> Origin:

@@ -18,6 +18,7 @@ from fairque.core.exceptions import ConfigError, FairQueueError, InvalidTaskErro
 from fairque.core.keys import encode
 from fairque.core.patterns import is_pattern, lua_pattern
 from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
+from fairque.core.schedules.models import ScheduledTask
 
 PolicyT = TypeVar("PolicyT", UserPolicy, GroupPolicy, LimiterPolicy)
 
@@ -56,6 +57,12 @@ def queue_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(partitions, int) and partitions > 1:
         text = f"must be 1, not {partitions}: several partitions are not supported yet"
         yield Problem(("partitions",), partitions, text)
+
+
+def scheduler_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of the `scheduler` section."""
+    if data.get("source") == "*":
+        yield Problem(("source",), "*", "must be a name, not '*'")
 
 
 def entry_contradictions(workers: Any) -> Iterator[Problem]:
@@ -151,6 +158,49 @@ def policy(kind: type[PolicyT], value: Any) -> PolicyT:
         except (FairQueueError, TypeError, ValueError) as exc:
             problems.append(Problem((), None, str(exc)))
     raise ValidationError.from_exception_data(kind.__name__, [as_line(problem) for problem in problems])
+
+
+def schedules(value: Any) -> dict[str, ScheduledTask]:
+    """`value`, a mapping of names to the fields of a ScheduledTask, as schedules.
+
+    Raises:
+        ValidationError: with a line for each schedule that is wrong.
+    """
+    problems: list[Problem] = []
+    found: dict[str, ScheduledTask] = {}
+    if not isinstance(value, Mapping):
+        problems.append(
+            Problem((), None, f"must be a mapping of names to schedules, not {value_text(value)}")
+        )
+        value = {}
+    for name, fields in value.items():
+        if not isinstance(name, str):
+            problems.append(Problem((str(name),), None, f"the key {name!r} must be text: quote it"))
+        elif isinstance(fields, ScheduledTask) and fields.name == name:
+            found[name] = fields
+        elif not isinstance(fields, Mapping):
+            text = f"must be a mapping such as {{cron: '@daily', function: 'app:report'}}, not {value_text(fields)}"
+            problems.append(Problem((name,), None, text))
+        elif "name" in fields:
+            problems.append(
+                Problem((name, "name"), fields["name"], "unknown key; the name stands before the colon")
+            )
+        else:
+            try:
+                found[name] = ScheduledTask.from_data({**fields, "name": name})
+            except FairQueueError as error:
+                problems.append(_schedule_problem(name, fields, str(error)))
+    if problems:
+        raise ValidationError.from_exception_data("schedules", [as_line(problem) for problem in problems])
+    return found
+
+
+def _schedule_problem(name: str, fields: Mapping[Any, Any], told: str) -> Problem:
+    """What a ScheduledTask says of its fields, at the field that it names first."""
+    text = told.partition(": ")[2] if told.startswith("schedule ") else told
+    word = text.split()[0].strip("'")
+    known = word in fields
+    return Problem((name, word) if known else (name,), fields.get(word) if known else None, text)
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:

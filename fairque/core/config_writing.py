@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from fairque.core.policies import AnyPolicy, rate_text
 if TYPE_CHECKING:
     from fairque.core.config import FairQueueConfig
 
-_NAMES = (("users",), ("groups",), ("limiters",))  # sections whose keys people choose
+_NAMES = (("users",), ("groups",), ("limiters",), ("schedules",))  # sections whose keys people choose
 _OWNER_ONLY = 0o600
 _EVERYBODY = 0o666  # less what the umask takes away
 
@@ -53,11 +54,26 @@ def _plain(config: FairQueueConfig) -> dict[str, Any]:
         "redis": redis,
         "workers": [_tidy(entry.model_dump()) for entry in config.workers],
         "queue": _tidy(config.queue.model_dump()),
+        "scheduler": _tidy(config.scheduler.model_dump()),
         "users": {name: policy_data(policy) for name, policy in config.users.items()},
         "groups": {name: policy_data(policy) for name, policy in config.groups.items()},
         "limiters": {name: policy_data(policy) for name, policy in config.limiters.items()},
+        **({"schedules": _schedules(config)} if config.declares_schedules else {}),
         "plugins": {name: dict(options) for name, options in config.plugins.items()},
     }
+
+
+def _schedules(config: FairQueueConfig) -> dict[str, Any]:
+    # Copies: what is secret is taken out of them.
+    data = {name: copy.deepcopy(schedule.to_data()) for name, schedule in config.schedules.items()}
+    for name, fields in data.items():
+        del fields["name"]
+        try:
+            yaml.safe_dump(fields)
+        except yaml.YAMLError as exc:
+            problem = str(exc).splitlines()[0]
+            raise ConfigError(f"schedules.{name} holds what YAML has no word for: {problem}") from None
+    return data
 
 
 def policy_data(policy: AnyPolicy) -> dict[str, Any]:
@@ -82,7 +98,7 @@ def _take_secrets(data: Any, path: tuple[str | int, ...]) -> Iterator[str]:
     """Remove what is secret from `data`, and say what was. Names of users and the like are no secrets."""
     items: Iterable[tuple[Any, Any]] = data.items() if isinstance(data, dict) else enumerate(data)
     for name, value in list(items):
-        if path[:1] not in _NAMES and isinstance(name, str) and is_secret(name) and value is not None:
+        if path not in _NAMES and isinstance(name, str) and is_secret(name) and value is not None:
             del data[name]
             yield path_text((*path, name))
         elif isinstance(value, dict | list):

@@ -151,6 +151,61 @@ class WorkerDead(WorkerEvent):
     recovered: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerEvent(Event):
+    """Something happened to a scheduler process, whose name (random, new at each start) is `scheduler_id`."""
+
+    scheduler_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerElected(SchedulerEvent):
+    """It decides ticks from now on, under the fencing token `token`."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerDeposed(SchedulerEvent):
+    """It decides ticks no more: it stops, or was away for longer than its lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleEvent(SchedulerEvent):
+    """The leading scheduler has decided something about the schedule called `schedule`."""
+
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleFired(ScheduleEvent):
+    """The task for a tick was pushed, `lateness` seconds after it was due. `missed`: it makes up for missed ticks;
+    `waits`: for the run before it to end."""
+
+    task_id: str
+    tick: datetime
+    lateness: float
+    missed: bool = False
+    waits: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSkipped(ScheduleEvent):
+    """`count` ticks from `first` to `last` were left out, for `reason`."""
+
+    first: datetime
+    last: datetime
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRefused(ScheduleEvent):
+    """The task for a tick could not be pushed, for `reason`; it is tried again."""
+
+    reason: str
+
+
 E = TypeVar("E", bound=Event)
 Observer = Callable[[Any], object]
 

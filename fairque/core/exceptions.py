@@ -174,6 +174,22 @@ class UnknownLimiterError(InvalidTaskError, LookupError):
         self.limiter = limiter
 
 
+class ScheduleNotFoundError(FairQueueError, LookupError):
+    """There is no `schedule` of this name."""
+
+    schedule: str
+
+    def __init__(self, message: str = "", *, schedule: str = "") -> None:
+        super().__init__(
+            message or f"there is no schedule {schedule!r}: `fairque cron ls` lists those that there are"
+        )
+        self.schedule = schedule
+
+
+class NotLeaderError(FairQueueError):
+    """This scheduler does not decide ticks, or no longer: another one may have been elected meanwhile."""
+
+
 class SchemaMismatchError(FairQueueError):
     """The server's data has a layout that this version does not read."""
 

@@ -185,6 +185,21 @@ class Keys:
         """Worker entries: whom each serves first, and whom then."""
         return f"{self.prefix}:assign:entries"
 
+    @property
+    def schedules(self) -> str:
+        """Schedules by name, with what was decided last: packed (lib/schedules.lua)."""
+        return f"{self.prefix}:schedules"
+
+    @property
+    def schedules_due(self) -> str:
+        """All schedules by when to look at them, infinity if never."""
+        return f"{self.prefix}:schedules:due"
+
+    @property
+    def leader(self) -> str:
+        """Which scheduler decides ticks, with its token and the end of its lease: packed."""
+        return f"{self.prefix}:scheduler:leader"
+
     def task(self, task_id: str) -> str:
         """The packed record of a task."""
         return f"{self.prefix}:task:{task_id}"
@@ -284,3 +299,11 @@ class Keys:
     def assignment(self, number: str) -> str:
         """Which worker entries serve each user, of one published assignment."""
         return f"{self.prefix}:assigned:{number}"
+
+    def waiting(self, schedule: str) -> str:
+        """The run of a schedule that is not over, and the runs that wait for it, each for the one before."""
+        return f"{self.prefix}:schedules:waiting:{schedule}"
+
+    def history(self, schedule: str) -> str:
+        """What became of a schedule's last ticks, newest first."""
+        return f"{self.prefix}:schedules:history:{schedule}"

@@ -18,6 +18,7 @@ from fairque.core.middleware import Middleware, compose_async
 from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError
 from fairque.core.states import TaskState
 from fairque.queue.async_policies import AsyncPolicyQueue
+from fairque.queue.async_schedules import AsyncSchedules
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
 from fairque.queue.handles import AsyncTaskHandle
@@ -52,6 +53,7 @@ class AsyncTaskQueue(AsyncPolicyQueue):
         super().__init__(config, middleware=middleware, events=events)
         self._push = compose_async(self.engine.middleware, self._store, "push")
         self.dlq = AsyncDeadLetters(self)
+        self.schedules = AsyncSchedules(self)
 
     # -- push
 

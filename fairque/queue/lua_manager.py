@@ -33,8 +33,10 @@ from fairque.core.exceptions import (
     FairQueueError,
     GroupInUseError,
     InvalidStateError,
+    NotLeaderError,
     QueueFullError,
     QueueUnavailableError,
+    ScheduleNotFoundError,
     StaleCallError,
     TaskNotFoundError,
     UnknownGroupError,
@@ -93,6 +95,12 @@ def map_error(error: RedisError, script: str) -> FairQueueError:
         case "FQ_GROUP_USED":
             group, _, tasks = detail.rpartition(" ")
             return GroupInUseError(group=group, tasks=int(tasks))
+        case "FQ_SCHEDULE":
+            return ScheduleNotFoundError(schedule=detail)
+        case "FQ_LEADER":
+            who, _, leader = detail.partition(" ")
+            now = "nobody does now" if leader == "-" else f"{leader} does"
+            return NotLeaderError(f"scheduler {who} does not lead, or no longer: {now}")
         case _ if isinstance(error, OutOfMemoryError) or code == "OOM" or "maxmemory" in text:
             return QueueFullError(
                 "the server has reached its maxmemory and takes no new tasks; it still drains. Raise maxmemory, or "

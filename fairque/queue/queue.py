@@ -29,6 +29,7 @@ from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
 from fairque.queue.policies import PolicyQueue
+from fairque.queue.schedules import Schedules
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class TaskQueue(PolicyQueue):
         super().__init__(config, middleware=middleware, events=events)
         self._push = compose(self.engine.middleware, self._store, "push")
         self.dlq = DeadLetters(self)
+        self.schedules = Schedules(self)
 
     # -- push
 

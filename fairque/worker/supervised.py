@@ -16,6 +16,7 @@ from typing import Any
 
 from fairque.core.config import FairQueueConfig
 from fairque.core.exceptions import ConfigError, FairQueueError
+from fairque.scheduler.deploy import deploy_from
 from fairque.worker.handler import TaskHandler
 from fairque.worker.page import Page
 from fairque.worker.worker import Worker
@@ -87,6 +88,9 @@ def main() -> int:
 
     threading.Thread(target=leave_with_parent, name="fairque-parent", daemon=True).start()
     try:
+        if order["schedules"]:
+            # The supervisor decides their ticks, but imports no user's modules.
+            deploy_from(worker.config, order["modules"])
         worker.run()
     except ConfigError as error:
         logging.getLogger(__name__).error("%s", error)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import queue as queues
 import signal
 import subprocess
@@ -28,10 +27,12 @@ from fairque.core.config import FairQueueConfig
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin
 from fairque.queue.operations.base import Engine
+from fairque.scheduler.scheduler import TaskScheduler
 from fairque.worker.health import HealthServer
 from fairque.worker.liaison import Liaison
 from fairque.worker.page import Page, Phase
 from fairque.worker.policies import apply_policies
+from fairque.worker.processes import describe_exit, is_stopped, kill_group
 from fairque.worker.supervised import EXIT_CONFIG, EXIT_RECYCLE
 
 _log = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ class Supervisor:
     """Runs `processes` worker processes of one entry until it is told to stop.
 
     `modules` define functions; `handler` is ``module:Class``, for payload tasks. `path` goes before the
-    children's own sys.path. Opens nothing before `run`.
+    children's own sys.path. With `scheduler`, a TaskScheduler runs beside them, in this process. Opens nothing before
+    `run`.
     """
 
     def __init__(
@@ -101,12 +103,14 @@ class Supervisor:
         handler: str | None = None,
         path: Sequence[str] = (),
         log_level: int = logging.INFO,
+        scheduler: bool = False,
     ) -> None:
         self.config = config
         self.entry = config.worker(worker_id)
         self.processes = processes
         self._modules, self._handler, self._path = tuple(modules), handler, tuple(path)
         self._log_level = log_level
+        self._scheduler = TaskScheduler(config) if scheduler else None
         self._engine = Engine(config.queue, config.key_prefix)
         self._children = [_Child(place) for place in range(processes)]
         self._leaving: list[_Child] = []
@@ -136,6 +140,8 @@ class Supervisor:
         manager = LuaScriptManager(self.config.redis.create_redis_client())
         manager.run(admin.open_queue(self._engine))
         apply_policies(manager, self._engine, self.config)
+        if self._scheduler is not None:
+            self._scheduler.start()
         self._liaison = Liaison(manager, self._engine)
         before = {}
         if handle_signals:
@@ -146,6 +152,8 @@ class Supervisor:
                 self._health.start()
             self._loop()
         finally:
+            if self._scheduler is not None:
+                self._scheduler.stop(LAST_WORDS_SECONDS)
             for child in (*self._children, *self._leaving):
                 self._out_of_time(child)
             self._collect_all()
@@ -179,6 +187,8 @@ class Supervisor:
     def stop(self) -> None:
         """Let the workers finish and leave; a second call gives everything back at once. Does not wait."""
         self._asked += 1
+        if self._scheduler is not None:
+            self._scheduler.ask_to_stop()
         grace = (self.entry.shutdown_timeout_seconds if self._asked == 1 else 0.0) + KILL_GRACE_SECONDS
         limit = time.monotonic() + grace
         self._kill_at = limit if self._kill_at is None else min(self._kill_at, limit)
@@ -208,6 +218,7 @@ class Supervisor:
             "log_level": self._log_level,
             "page_fd": page.fd,
             "slots": slots,
+            "schedules": self._scheduler is not None,
         }
         try:
             process = subprocess.Popen(
@@ -230,8 +241,10 @@ class Supervisor:
         _log.info("worker process %d started as pid %d", child.place, process.pid)
 
     def _child_config(self) -> object:
-        """All of it, with secrets (it goes through a pipe), but health is the supervisor's to tell."""
-        config = yaml.safe_load(self.config.to_yaml(include_secrets=True))
+        """With secrets (it goes through a pipe), but health and schedules are the supervisor's."""
+        config = yaml.safe_load(
+            self.config.model_copy(update={"schedules": {}}).to_yaml(include_secrets=True)
+        )
         for entry in config["workers"]:
             entry["health_port"] = None
         return config
@@ -263,7 +276,7 @@ class Supervisor:
             self._kill(child)
             return
         silent = now - page.last_good > SILENT_LEASES * self._engine.config.lease_seconds
-        if silent and page.incarnation and self._liaison is not None and not _is_stopped(process.pid):
+        if silent and page.incarnation and self._liaison is not None and not is_stopped(process.pid):
             self._liaison.keep_alive(page.incarnation, now)
 
     def _is_stalled(self, page: Page, now: float) -> bool:
@@ -285,7 +298,7 @@ class Supervisor:
 
     def _kill(self, child: _Child) -> None:
         if child.process is not None:
-            _kill_group(child.process.pid)
+            kill_group(child.process.pid)
 
     def _collect(self, timeout: float) -> None:
         with contextlib.suppress(queues.Empty):
@@ -303,7 +316,7 @@ class Supervisor:
 
     def _bury(self, gone: _Gone) -> None:
         """Its whole group first, so that nothing of it runs on; then its tasks go back at once."""
-        _kill_group(gone.process.pid)
+        kill_group(gone.process.pid)
         if gone.process.stdin is not None:
             with contextlib.suppress(OSError):
                 gone.process.stdin.close()
@@ -315,7 +328,7 @@ class Supervisor:
         elif incarnation:
             _log.error(
                 "worker process %d ended with %s; %d of its tasks had begun",
-                gone.process.pid, _describe(gone.code), len(begun),
+                gone.process.pid, describe_exit(gone.code), len(begun),
             )  # fmt: skip
         if incarnation and self._liaison is not None:
             self._liaison.give_back(incarnation, begun)
@@ -345,7 +358,8 @@ class Supervisor:
     def is_healthy(self) -> bool:
         """Whether every place has a process that the server answers, or that is busy with its lease renewed."""
         now = time.monotonic()
-        return all(self._is_well(child, now) for child in self._children)
+        decides = self._asked or self._scheduler is None or self._scheduler.is_healthy()
+        return bool(decides) and all(self._is_well(child, now) for child in self._children)
 
     def _is_well(self, child: _Child, now: float) -> bool:
         process, page = child.process, child.page
@@ -353,7 +367,7 @@ class Supervisor:
             return False
         with contextlib.suppress(ValueError):  # the page was closed just now: it is dead
             heard = page.last_good
-            if page.begun() and not _is_stopped(process.pid):  # a task may hold the interpreter's lock
+            if page.begun() and not is_stopped(process.pid):  # a task may hold the interpreter's lock
                 heard = max(heard, self._liaison.renewed_at(page.incarnation))
             return now - heard < 2 * self._engine.config.lease_seconds / 3 + 0.5
         return False
@@ -367,26 +381,3 @@ class Supervisor:
 
 def _pause(failures: int) -> float:
     return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process (Linux; elsewhere unknown, and taken for running)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
-    except (OSError, IndexError):
-        return False
-
-
-def _describe(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -22,9 +22,11 @@ from fairque.core.models import Priority, Task, UserPolicy
 from fairque.core.policies import GroupPolicy
 from fairque.core.states import TaskState
 from fairque.queue.async_queue import AsyncDeadLetters, AsyncTaskQueue
+from fairque.queue.async_schedules import AsyncSchedules
 from fairque.queue.handles import AsyncTaskHandle, TaskHandle
 from fairque.queue.operations.base import SCHEMA
 from fairque.queue.queue import DeadLetters, TaskQueue
+from fairque.queue.schedules import Schedules
 from tests.support.facades import Clock, Facades
 from tests.support.queues import MakeQueue, config_for
 from tests.support.servers import ServerProcess
@@ -320,7 +322,12 @@ def test_a_deleted_task_leaves_nothing(queue: Any, flushed: redis.Redis) -> None
 # -- one interface
 
 
-PAIRS = [(TaskQueue, AsyncTaskQueue), (DeadLetters, AsyncDeadLetters), (TaskHandle, AsyncTaskHandle)]
+PAIRS = [
+    (TaskQueue, AsyncTaskQueue),
+    (DeadLetters, AsyncDeadLetters),
+    (Schedules, AsyncSchedules),
+    (TaskHandle, AsyncTaskHandle),
+]
 
 
 def public(kind: type) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fairque import FairQueueConfig, Task, TaskQueue
+from fairque import FairQueueConfig, ScheduledTask, Task, TaskQueue, TaskScheduler
 from fairque.cli import checkup
 from fairque.cli.app import app
 from fairque.cli.checkup import Finding, Patient
 from tests.support.servers import ServerProcess
+from tests.support.workers import until
 
 NewServer = Callable[..., ServerProcess]
 
@@ -120,6 +121,23 @@ def test_nobody_serving_a_pause_dead_letters_and_orphans_are_found(new_server: N
         client.zremrangebyrank("fq:workers", 0, -1)  # as if its lease had run out
         assert findings(config)["orphans"].level == "warn"
     queue.close()
+
+
+def test_schedules_that_nobody_decides_or_whose_runs_are_refused_are_found(new_server: NewServer) -> None:
+    config = config_of(new_server().url)
+    assert "schedules" not in findings(config)
+    with TaskQueue(config) as queue:
+        queue.schedules.add(ScheduledTask("a", payload=1, every=0.1, options={"limiter": "none"}))
+        assert findings(config)["schedules"].level == "warn"
+        scheduler = TaskScheduler(config)
+        scheduler.start()
+        try:
+            until(lambda: "refused: a" in findings(config)["schedules"].found)
+            queue.schedules.remove("a")
+            found = findings(config)["schedules"]
+            assert (found.level, found.found) == ("ok", f"scheduler {scheduler.scheduler_id} leads")
+        finally:
+            scheduler.stop()
 
 
 def test_who_may_not_log_in_is_told_how(new_server: NewServer) -> None:

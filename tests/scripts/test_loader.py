@@ -259,12 +259,22 @@ def test_no_body_counts_arguments() -> None:
 
 def test_what_does_not_need_the_clock_does_not_read_it() -> None:
     free = {name for name in SCRIPTS if "clock.read(settings)" not in function_of(name)}
-    assert free == {"get_policies", "get_task", "list_policies", "list_tasks", "open", "watch"}
+    assert free == {
+        "get_policies",
+        "get_task",
+        "list_policies",
+        "list_tasks",
+        "open",
+        "schedule_history",
+        "watch",
+    }
 
 
 def test_only_what_adds_to_the_queue_is_refused_by_a_full_server() -> None:
     refused = {name for name, script in SCRIPTS.items() if not script.flags}
-    assert refused == {"push", "set_group", "set_limiter", "set_policy", "set_rules"}
+    assert refused == {
+        "push", "schedule_fire", "schedule_put", "schedule_run", "set_group", "set_limiter", "set_policy", "set_rules",
+    }  # fmt: skip
 
 
 def test_reads_are_marked_so() -> None:
@@ -278,6 +288,8 @@ def test_reads_are_marked_so() -> None:
         "list_policies",
         "list_tasks",
         "list_users",
+        "schedule_history",
+        "schedule_list",
     }
 
 

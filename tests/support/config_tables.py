@@ -15,11 +15,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, WorkerConfig
+from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, SchedulerConfig, WorkerConfig
 from fairque.core.policies import AnyPolicy, GroupPolicy, LimiterPolicy, UserPolicy
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-MODELS: dict[str, type[BaseModel]] = {"redis": RedisConfig, "workers": WorkerConfig, "queue": QueueConfig}
+MODELS: dict[str, type[BaseModel]] = {
+    "redis": RedisConfig,
+    "workers": WorkerConfig,
+    "queue": QueueConfig,
+    "scheduler": SchedulerConfig,
+}
 POLICIES: dict[str, type[AnyPolicy]] = {"users": UserPolicy, "groups": GroupPolicy, "limiters": LimiterPolicy}
 _BLOCK = r"<!-- table: {name} -->\n.*?<!-- end -->"
 _UNITS = {"_seconds": "seconds", "_milliseconds": "milliseconds", "_bytes": "bytes", "_mb": "MiB"}

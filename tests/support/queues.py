@@ -109,8 +109,10 @@ def timed(make_queue: MakeQueue, clock: Clock) -> Any:
 
 
 def empty(queue: Any) -> None:
-    """Remove every task that would otherwise stay."""
-    for state in (TaskState.STARTED, TaskState.QUEUED, TaskState.SCHEDULED):
+    """Remove every task, and every schedule, that would otherwise stay."""
+    for info in queue.schedules.list().items:
+        queue.schedules.remove(info.name)
+    for state in (TaskState.STARTED, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.DEFERRED):
         while tasks := queue.list_tasks(state, limit=1000).items:
             for task in tasks:
                 if state is TaskState.STARTED:

@@ -194,12 +194,24 @@ class Workshop:
         until(lambda: len(self.alive(name)) >= max(1, processes), what=process.said)
         return process
 
-    def supervise(self, processes: int = 1, *, modules: Sequence[str] = MODULES, **entry: Any) -> Supervised:
+    def supervise(
+        self,
+        processes: int = 1,
+        *,
+        modules: Sequence[str] = MODULES,
+        path: Sequence[str] = (),
+        scheduler: bool = False,
+        **entry: Any,
+    ) -> Supervised:
         """A supervisor in this process, with its workers ready."""
         self._count += 1
         name = f"supervised{self._count}"
         supervisor = Supervisor(
-            self.config(id=name, **entry), modules=modules, processes=processes, path=[str(ROOT)]
+            self.config(id=name, **entry),
+            modules=modules,
+            processes=processes,
+            path=[str(ROOT), *path],
+            scheduler=scheduler,
         )
         supervised = Supervised(supervisor)
 

@@ -144,7 +144,8 @@ def _quota(task: Task[Any], told: str) -> QuotaExceededError:
     )
 
 
-def _outcome(task: Task[Any], code: int, found: bytes) -> Pushed:
+def outcome_of(task: Task[Any], code: int, found: bytes) -> Pushed:
+    """What a code and its detail, as push.lua tells them, mean for a task."""
     task_id = decode(found.decode())
     if code == OVER_QUOTA:
         return Pushed(task.task_id, task, error=_quota(task, found.decode()))
@@ -174,7 +175,7 @@ def push(engine: Engine, task: Task[Any]) -> Flow[Pushed]:
         QueueFullError: the server has no memory for it.
     """
     code, task_id = yield engine.call("push", *pack(engine, task))
-    pushed = _outcome(task, code, task_id)
+    pushed = outcome_of(task, code, task_id)
     if pushed.error:
         raise pushed.error
     return pushed
@@ -210,7 +211,7 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
                 outcomes[index] = _refused(tasks[index], error)
             continue
         for (index, _), code, task_id in zip(part, reply[::2], reply[1::2], strict=True):
-            outcomes[index] = _outcome(tasks[index], code, task_id)
+            outcomes[index] = outcome_of(tasks[index], code, task_id)
     return [outcome for outcome in outcomes if outcome is not None]
 
 

@@ -34,6 +34,9 @@ local function name_keys(given)
   keys.fresh = given .. ':fresh'
   keys.assign = given .. ':assign'
   keys.entries = given .. ':assign:entries'
+  keys.schedules = given .. ':schedules'
+  keys.schedules_due = given .. ':schedules:due'
+  keys.leader = given .. ':scheduler:leader'
   prefix = given
 end
 
@@ -62,3 +65,5 @@ function keys.ahead_in(group) return prefix .. ':ahead:' .. group end
 function keys.words(group) return prefix .. ':user:' .. group .. ':words' end
 function keys.members(group, word) return prefix .. ':ready:for:' .. group .. ':' .. word end
 function keys.assignment(number) return prefix .. ':assigned:' .. number end
+function keys.waiting(schedule) return prefix .. ':schedules:waiting:' .. schedule end
+function keys.history(schedule) return prefix .. ':schedules:history:' .. schedule end

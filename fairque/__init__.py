@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fairque.core.retry import Discard, RetryAfter, Snooze, exponential, fixed, linear
     from fairque.core.schedules.models import ScheduledTask
     from fairque.core.states import TaskState
+    from fairque.core.xcom import xcom_task
     from fairque.queue.async_queue import AsyncTaskQueue
     from fairque.queue.handles import AsyncTaskHandle, TaskHandle
     from fairque.queue.queue import TaskQueue
@@ -56,6 +57,7 @@ __all__ = [
     "on_worker_start",
     "on_worker_stop",
     "task",
+    "xcom_task",
 ]
 
 _HOMES = {
@@ -88,6 +90,7 @@ _HOMES = {
     "on_worker_start": "fairque.worker.hooks",
     "on_worker_stop": "fairque.worker.hooks",
     "task": "fairque.core.decorator",
+    "xcom_task": "fairque.core.xcom",
 }
 
 

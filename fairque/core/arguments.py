@@ -14,6 +14,7 @@ from typing import Any
 
 from fairque.core.exceptions import InvalidTaskError, SerializationError
 from fairque.core.rebuild import Converter, converter, scalar_types, type_text, value_text
+from fairque.core.references import REFERENCES
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Signature:
         """Refuse a call that the function could not take.
 
         Only the shape of the call and parameters of plain scalar types are looked at; models and containers
-        are checked where they are rebuilt.
+        are checked where they are rebuilt. The output of another task is not known yet, so it fits anywhere.
 
         Raises:
             InvalidTaskError: an argument is missing, unknown, given twice, or of the wrong type; the error
@@ -78,7 +79,7 @@ class Signature:
                     if name in self._required:
                         found += 1
                 allowed = scalars.get(hint)
-                if allowed is not None and not isinstance(value, allowed):
+                if allowed is not None and not isinstance(value, allowed) and type(value) not in REFERENCES:
                     self._refuse_value(name, hint, value)
             if found < len(self._required):
                 self._refuse(args, kwargs)
@@ -87,11 +88,11 @@ class Signature:
         if scalars:
             for name, value in zip(self._positional, args, strict=False):
                 allowed = scalars.get(name)
-                if allowed is not None and not isinstance(value, allowed):
+                if allowed is not None and not isinstance(value, allowed) and type(value) not in REFERENCES:
                     self._refuse_value(name, name, value)
             if count > len(self._positional) and (allowed := scalars.get("*")) is not None:
                 for value in args[len(self._positional) :]:
-                    if not isinstance(value, allowed):
+                    if not isinstance(value, allowed) and type(value) not in REFERENCES:
                         self._refuse_value("*", "*", value)
 
     def rebuild(

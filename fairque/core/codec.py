@@ -18,6 +18,7 @@ from fairque.core.exceptions import SerializationError
 from fairque.core.models import Task, TaskError
 from fairque.core.plain import from_ext, pack
 from fairque.core.rebuild import rebuild_value
+from fairque.core.references import find_references, may_hold_references
 from fairque.core.retry import RetryPolicy, type_name
 
 __all__ = [
@@ -89,7 +90,13 @@ def encode_value(value: Any, what: str = "the value") -> bytes:
         SerializationError: something in it is no data; the error names the path to it, its type, and the way
         out.
     """
-    return pack(value, what)
+    data = pack(value, what)
+    # Only arguments are ever filled in: a reference anywhere else would stay one.
+    if may_hold_references(data) and (references := find_references(value)):
+        raise SerializationError(
+            f"{what} holds the {repr(references[0])[1:-1]}, which only an argument of a task can stand for"
+        )
+    return data
 
 
 def decode_value(data: bytes, type_: Any = None) -> Any:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from datetime import timedelta
+from typing import Any, Protocol
+
+import msgspec
 
 from fairque.core.checks import check_number
 from fairque.core.exceptions import NotInTaskError
@@ -21,6 +24,17 @@ def _ignore_progress(done: float, total: float | None, text: str) -> None:
 
 def _never_cancelled() -> bool:
     return False
+
+
+class XComAccess(Protocol):
+    """How a context reaches the values that tasks leave for each other. Workers make it."""
+
+    def push(self, key: str, value: Any, namespace: str, ttl: float | timedelta | None) -> None: ...
+    def pull(self, key: str, default: Any, namespace: str, wait: float) -> Any: ...
+    async def push_async(
+        self, key: str, value: Any, namespace: str, ttl: float | timedelta | None
+    ) -> None: ...
+    async def pull_async(self, key: str, default: Any, namespace: str, wait: float) -> Any: ...
 
 
 class TaskContext:
@@ -69,6 +83,48 @@ class TaskContext:
         if total is not None:
             check_number(total, "total", 0, 1e18)
         self._report(done, total, str(text))
+
+    def xcom_push(
+        self, key: str, value: Any, *, namespace: str = "default", ttl: float | timedelta | None = None
+    ) -> None:
+        """Leave a value for other tasks of this user. `ttl` in seconds; None: `xcom_ttl_seconds`.
+
+        In an ``async def`` await `xcom_push_async` instead: this waits for the server.
+
+        Raises:
+            PayloadTooLargeError: it is over `max_result_bytes`.
+            SerializationError: it is no data.
+            NotInTaskError: no worker runs this task.
+        """
+        self._xcom().push(key, value, namespace, ttl)
+
+    def xcom_pull(
+        self, key: str, default: Any = msgspec.UNSET, *, namespace: str = "default", wait: float = 0
+    ) -> Any:
+        """A value that a task of this user has left, waiting for up to `wait` seconds for it; else the default.
+
+        In an ``async def`` await `xcom_pull_async` instead: this waits for the server.
+
+        Raises:
+            XComNotFoundError: it is not there, and there is no default.
+            NotInTaskError: no worker runs this task.
+        """
+        return self._xcom().pull(key, default, namespace, wait)
+
+    async def xcom_push_async(
+        self, key: str, value: Any, *, namespace: str = "default", ttl: float | timedelta | None = None
+    ) -> None:
+        """As `xcom_push`, awaiting."""
+        await self._xcom().push_async(key, value, namespace, ttl)
+
+    async def xcom_pull_async(
+        self, key: str, default: Any = msgspec.UNSET, *, namespace: str = "default", wait: float = 0
+    ) -> Any:
+        """As `xcom_pull`, awaiting."""
+        return await self._xcom().pull_async(key, default, namespace, wait)
+
+    def _xcom(self) -> XComAccess:
+        raise NotInTaskError("XCom works inside a task that a worker runs; elsewhere use queue.xcom")
 
     def __repr__(self) -> str:
         return f"<TaskContext {self.task_id} user_id={self.user_id!r} attempt={self.attempt}>"

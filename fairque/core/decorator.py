@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from fairque.core.arguments import signature_of
 from fairque.core.exceptions import ConfigError
@@ -14,8 +26,13 @@ from fairque.core.models import Task
 from fairque.core.options import TaskOptions, check_options, check_together
 from fairque.core.registry import Registry, default_registry, registered_name
 
+if TYPE_CHECKING:
+    from fairque.core.pipeline import Group
+
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class TaskFunction(Generic[P, R]):
@@ -59,6 +76,27 @@ class TaskFunction(Generic[P, R]):
             # Each task has labels of its own, whatever is done to another's.
             fields = {**fields, "labels": {**fields["labels"]}}
         return Task(args=args, kwargs=kwargs, **fields)
+
+    def map(
+        # As any callable that builds tasks: only so do type checkers tell the first parameter from the others.
+        self: Callable[Concatenate[T, Q], Task[R]],  # pyright: ignore[reportGeneralTypeIssues]
+        items: Iterable[T],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> Group[R]:
+        """A task for each item, as the first argument; the other arguments are the same for all.
+
+        The items are a list or anything else that can be iterated, or the output of another task: then there
+        will be as many tasks as that output has items.
+
+        Raises:
+            InvalidTaskError: the items are text, the function's options give all tasks one id, or an item
+                does not fit the function.
+        """
+        from fairque.core.pipeline import fan_out
+
+        return fan_out(cast("TaskFunction[..., Any]", self), items, args, kwargs)
 
     def with_options(self, **options: Unpack[TaskOptions]) -> Self:
         """The same function with other defaults for the tasks that are built from what this returns.

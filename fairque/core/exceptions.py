@@ -36,6 +36,50 @@ class PayloadTooLargeError(InvalidTaskError):
     """The encoded task or result is over the configured limit."""
 
 
+class CycleError(InvalidTaskError):
+    """Tasks that wait for each other: none of them could ever run. `cycle` has their ids, in order."""
+
+    cycle: tuple[str, ...]
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        cycle: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.cycle = cycle
+
+
+class GraphTooLargeError(InvalidTaskError):
+    """Too many dependencies to look at, or to store."""
+
+
+class UnknownDependencyError(InvalidTaskError, LookupError):
+    """A task waits for one, `dependency`, that the server does not know."""
+
+    dependency: str
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        dependency: str = "",
+    ) -> None:
+        if not message:
+            message = (
+                f"task {task_id} waits for task {dependency}, which is not there: it was never pushed, was deleted, or "
+                "its result_ttl has passed. Push it first, in a workflow put it before this one (`>>`), or say with "
+                "await_missing_seconds how long it may take to come"
+            )
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.dependency = dependency
+
+
 class UnknownFunctionError(FairQueueError, LookupError):
     """No function is registered under that name here."""
 
@@ -200,6 +244,24 @@ class QueueUnavailableError(FairQueueError, ConnectionError):
 
 class ServerNotFoundError(QueueUnavailableError):
     """No server is configured, and no program is installed that could be started as one."""
+
+
+class XComNotFoundError(FairQueueError, LookupError):
+    """There is no XCom value `key` in `namespace` of the user."""
+
+    namespace: str
+    key: str
+
+    def __init__(
+        self, message: str = "", *, user_id: str | None = None, namespace: str = "", key: str = ""
+    ) -> None:
+        if not message:
+            message = (
+                f"user {user_id} has no XCom {key!r} in namespace {namespace!r}: it was not pushed yet, or has "
+                "expired; give a default, or wait= seconds for it"
+            )
+        super().__init__(message, user_id=user_id)
+        self.namespace, self.key = namespace, key
 
 
 class TaskFailedError(FairQueueError):

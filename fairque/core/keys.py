@@ -200,6 +200,21 @@ class Keys:
         """Which scheduler decides ticks, with its token and the end of its lease: packed."""
         return f"{self.prefix}:scheduler:leader"
 
+    @property
+    def missing(self) -> str:
+        """Tasks that wait for others which the server does not know yet, by how long they do."""
+        return f"{self.prefix}:deps:missing"
+
+    @property
+    def continued(self) -> str:
+        """What calls have left to later ones, oldest first."""
+        return f"{self.prefix}:deps:continue"
+
+    @property
+    def workflows(self) -> str:
+        """Workflows: those that have ended by when they are forgotten, behind them those that run."""
+        return f"{self.prefix}:workflows"
+
     def task(self, task_id: str) -> str:
         """The packed record of a task."""
         return f"{self.prefix}:task:{task_id}"
@@ -287,6 +302,34 @@ class Keys:
     def ahead_in(self, group: str) -> str:
         """Members of an organisation that are not ready but ahead of its virtual time, by tag."""
         return f"{self.prefix}:ahead:{group}"
+
+    def downstream(self, task_id: str) -> str:
+        """Tasks that wait for a task."""
+        return f"{self.prefix}:deps:waiting:{task_id}"
+
+    def upstream(self, task_id: str) -> str:
+        """What a task waits for, and how each has ended; under an empty name the counts of them."""
+        return f"{self.prefix}:deps:blocked:{task_id}"
+
+    def workflow(self, workflow_id: str) -> str:
+        """A workflow's name, state and counts."""
+        return f"{self.prefix}:workflow:{workflow_id}"
+
+    def nodes(self, workflow_id: str) -> str:
+        """The tasks of a workflow, each behind those that it waits for."""
+        return f"{self.prefix}:workflow:{workflow_id}:nodes"
+
+    def stage(self, workflow_id: str) -> str:
+        """Tasks of a large workflow that are not visible yet, each before those that it waits for."""
+        return f"{self.prefix}:workflow:{workflow_id}:stage"
+
+    def xcom(self, user: str, namespace: str, key: str) -> str:
+        """A value that tasks of a user share, with a TTL."""
+        return f"{self.prefix}:xcom:{user}:{namespace}:{key}"
+
+    def xcoms(self, user: str, namespace: str) -> str:
+        """The keys of a namespace by when they expire, with the TTL of the longest."""
+        return f"{self.prefix}:xcom:{user}:{namespace}"
 
     def words(self, group: str) -> str:
         """How many ready members of an organisation stand in each set of who serves whom."""

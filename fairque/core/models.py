@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, Unpack
+from typing import Any, TypeVar, Unpack, cast
 
 import msgspec
 
+from fairque.core.compose import Node, R_co
 from fairque.core.exceptions import InvalidTaskError
 from fairque.core.options import (
     CHECKS,
@@ -28,20 +29,13 @@ from fairque.core.options import (
     check_together,
 )
 from fairque.core.policies import UserPolicy
+from fairque.core.references import OutputRef, find_references
 from fairque.core.retry import RetryPolicy
 from fairque.core.states import TaskState
 
 __all__ = ["Claim", "DLQEntry", "Priority", "QueueSizes", "Task", "TaskError", "UserPolicy", "new_task_id"]
 
-if TYPE_CHECKING:
-    # To type checkers, `Task` alone is `Task[Any]`. Python itself knows such defaults from 3.13 on.
-    from typing_extensions import TypeVar
-
-    R_co = TypeVar("R_co", covariant=True, default=Any)
-else:
-    from typing import TypeVar
-
-    R_co = TypeVar("R_co", covariant=True)
+D = TypeVar("D")
 
 _ID_CHARS = bytes((string.digits + string.ascii_letters).encode()[byte % 62] for byte in range(256))
 
@@ -60,7 +54,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     incarnation: str
 
 
-class Task(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True, weakref=True):
+class Task(msgspec.Struct, Node[R_co], frozen=True, kw_only=True, weakref=True):
     """One piece of work: a registered function with its arguments, or a payload for a `TaskHandler`.
 
     Calling a `@task` function builds one, `Task.create` builds one with a payload. It is not sent until it is
@@ -87,6 +81,8 @@ class Task(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True, weakref=Tru
     retry: RetryPolicy | None = None
     depends_on: tuple[str, ...] = ()
     trigger_rule: TriggerRule = "all_success"
+    await_missing_seconds: float | None = None
+    """How long those in `depends_on` may take to be pushed; None: they must be there."""
     dedup_key: str | None = None
     dedup_window: float | None = None
     on_duplicate: OnDuplicate = "reject"
@@ -179,17 +175,39 @@ class Task(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True, weakref=Tru
             **fields,
         )
 
+    @property
+    def output(self) -> R_co:
+        """What the task will return, for use as an argument of another task, which thereby waits for this one.
+
+        It is not known yet: it can be passed on, whole or an item of it (``output["key"]``), and nothing else.
+        """
+        return cast(R_co, OutputRef(self.task_id))
+
+    def output_or(self, default: D) -> R_co | D:
+        """As `output`, but `default` if this task fails or is canceled.
+
+        That matters to a task whose trigger rule lets it run all the same.
+        """
+        return cast(R_co | D, OutputRef(self.task_id, default=default))
+
     def __call__(self) -> Any:
         """Run this task's function here and now, and return its result (`async def`: the coroutine).
 
         Raises:
-            InvalidTaskError: it is a payload task.
+            InvalidTaskError: it is a payload task, or an argument is the output of another task.
             UnknownFunctionError: no function of that name is registered in this process.
             SerializationError: an argument that came from the server does not fit the function's annotations.
         """
         if not self.function:
             raise InvalidTaskError(
                 "this task carries a payload and no function: a worker with a TaskHandler runs it",
+                task_id=self.task_id,
+                user_id=self.user_id,
+            )
+        if references := find_references(self.args, self.kwargs):
+            raise InvalidTaskError(
+                f"an argument is the {repr(references[0])[1:-1]}, which is known once that task has run: run "
+                "this one in a worker, or call it with the value",
                 task_id=self.task_id,
                 user_id=self.user_id,
             )

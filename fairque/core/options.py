@@ -48,6 +48,7 @@ class TaskOptions(TypedDict, total=False):
     retry: RetryPolicy | None
     depends_on: str | Task[Any] | Iterable[str | Task[Any]]
     trigger_rule: TriggerRule
+    await_missing_seconds: float | timedelta | None
     dedup_key: str | None
     dedup_window: float | timedelta | None
     on_duplicate: OnDuplicate
@@ -167,6 +168,7 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "retry": _optional(check_retry),
     "depends_on": _depends_on,
     "trigger_rule": _one_of(*TRIGGER_RULES),
+    "await_missing_seconds": _optional(_positive_seconds),
     "dedup_key": _optional(_name),
     "dedup_window": _optional(_positive_seconds),
     "on_duplicate": _one_of("reject", "return"),

@@ -20,7 +20,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from fairque.core.compose import Node
 from fairque.core.exceptions import SerializationError
+from fairque.core.references import MARK, EachRef, OutputRef, hashable
 
 Ext = msgspec.msgpack.Ext
 _encoder = msgspec.msgpack.Encoder()
@@ -29,6 +31,7 @@ _SCALARS = frozenset({NoneType, bool, int, float, str, bytes})
 
 # Extension codes. They are on the wire and in stored data: never renumber one.
 _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _INT, _MAP, _SET, _FROZENSET = range(1, 11)
+_OUTPUT, _EACH = 11, 12
 
 
 class UnsupportedError(Exception):
@@ -213,6 +216,22 @@ def _set(code: int) -> Callable[[Any], Any]:
     return lambda value: Ext(code, _pack(_sequence(tuple(value))))
 
 
+class _Reference(msgspec.Struct, array_like=True):
+    task_id: str
+    path: tuple[str | int, ...] = ()
+    default: Any = msgspec.UNSET
+    of_each: bool = False
+
+
+def _reference(ref: OutputRef) -> bytes:
+    fields: list[Any] = [ref.task_id]
+    if ref.path or ref.default is not msgspec.UNSET:
+        fields.append(ref.path)
+    if ref.default is not msgspec.UNSET:
+        fields += [_at(" default", to_plain, ref.default), ref.of_each]
+    return MARK + _pack(fields)
+
+
 def _text(code: int, text: Callable[[Any], str]) -> Callable[[Any], Any]:
     return lambda value: Ext(code, text(value).encode())
 
@@ -231,6 +250,8 @@ _CONVERT: dict[type, Callable[[Any], Any]] = {
     memoryview: bytes,
     set: _set(_SET),
     frozenset: _set(_FROZENSET),
+    OutputRef: lambda ref: Ext(_OUTPUT, _reference(ref)),
+    EachRef: lambda ref: Ext(_EACH, _reference(ref.of)),
 }
 
 # For subclasses, most special first: an Enum may also be an int, a datetime is also a date.
@@ -248,6 +269,8 @@ def _by_family(kind: type, value: Any) -> Any:
     for family, convert in _FAMILIES:
         if issubclass(kind, family):
             return convert(value)
+    if issubclass(kind, Node):
+        raise UnsupportedError(f"is a {kind.__name__}, not its result: {_output_of(value)}")
     if issubclass(kind, msgspec.Struct):
         return _struct(value)
     if hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_dump"):
@@ -258,6 +281,10 @@ def _by_family(kind: type, value: Any) -> Any:
         return _attrs(value)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     raise UnsupportedError(f"is of type {name}, which is no data: {_way_out(kind, value)}")
+
+
+def _output_of(value: Any) -> str:
+    return "pass .outputs" if hasattr(type(value), "outputs") else "pass .output"
 
 
 def _way_out(kind: type, value: Any) -> str:
@@ -310,8 +337,9 @@ def _to_datetime(data: bytes) -> datetime:
     return moment.astimezone(zone)  # this machine has other rules for the zone: the moment counts
 
 
-def _hashable(key: Any) -> Any:
-    return tuple(map(_hashable, key)) if isinstance(key, list) else key
+def _to_output(data: bytes) -> OutputRef:
+    fields = _references.decode(data.removeprefix(MARK))
+    return OutputRef(fields.task_id, fields.path, fields.default, fields.of_each)
 
 
 _RESTORE: dict[int, Callable[[bytes], Any]] = {
@@ -322,8 +350,11 @@ _RESTORE: dict[int, Callable[[bytes], Any]] = {
     _DECIMAL: lambda data: Decimal(data.decode()),
     _UUID: lambda data: UUID(bytes=data),
     _INT: functools.partial(int.from_bytes, byteorder="big", signed=True),
-    _MAP: lambda data: {_hashable(key): item for key, item in _decoder.decode(data)},
-    _SET: lambda data: set(map(_hashable, _decoder.decode(data))),
-    _FROZENSET: lambda data: frozenset(map(_hashable, _decoder.decode(data))),
+    _MAP: lambda data: {hashable(key): item for key, item in _decoder.decode(data)},
+    _SET: lambda data: set(map(hashable, _decoder.decode(data))),
+    _FROZENSET: lambda data: frozenset(map(hashable, _decoder.decode(data))),
+    _OUTPUT: _to_output,
+    _EACH: lambda data: EachRef(_to_output(data)),
 }
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=from_ext)
+_references = msgspec.msgpack.Decoder(_Reference, ext_hook=from_ext)

@@ -44,6 +44,7 @@ class Flags(IntFlag):
     UNKNOWN = 16  # a worker gave it back because it lacks the function
     ERRORS = 32  # it has an error list
     UNDER_LIMITER = 64  # it is under a limiter, whose name follows the names, behind its length
+    LINKED = 128  # others wait for it, it waits for others, or it is a node of a workflow
 
 
 class Reason(IntEnum):
@@ -60,6 +61,9 @@ class Reason(IntEnum):
     MOVED = 8
     DEPENDENCY = 9
     INVALID = 10
+    UPSTREAM_CANCELED = 11
+    NOT_TRIGGERED = 12
+    UPSTREAM_GONE = 13
 
     @property
     def text(self) -> str:
@@ -79,6 +83,9 @@ _REASONS = {
     Reason.MOVED: "moved to the dead letters by a caller",
     Reason.DEPENDENCY: "a dependency failed",
     Reason.INVALID: "the payload could not be decoded, or the result could not be stored",
+    Reason.UPSTREAM_CANCELED: "a dependency was canceled",
+    Reason.NOT_TRIGGERED: "its trigger rule was not met",
+    Reason.UPSTREAM_GONE: "a dependency is gone, or never appeared",
 }
 
 

@@ -58,6 +58,7 @@ TRANSITIONS: dict[tuple[TaskState | None, TaskState], str] = {
     (TaskState.STARTED, TaskState.FINISHED): "succeeded",
     (TaskState.STARTED, TaskState.QUEUED): "released, lease lost, or retried at once",
     (TaskState.STARTED, TaskState.SCHEDULED): "retry with a delay, or snoozed",
+    (TaskState.STARTED, TaskState.DEFERRED): "it waits for the tasks that it has made of a list",
     (TaskState.STARTED, TaskState.FAILED): "no retries left, gave up, or moved to the dead letters",
     (TaskState.QUEUED, TaskState.FAILED): "moved to the dead letters, or nobody can run it",
     (TaskState.SCHEDULED, TaskState.FAILED): "moved to the dead letters, or nobody can run it",
@@ -67,5 +68,7 @@ TRANSITIONS: dict[tuple[TaskState | None, TaskState], str] = {
     (TaskState.DEFERRED, TaskState.CANCELED): "canceled, expired, or by the trigger rule",
     (TaskState.STARTED, TaskState.CANCELED): "cancel was asked for; left at settle or lease loss",
     (TaskState.FAILED, TaskState.QUEUED): "requeued: a new run",
+    (TaskState.FAILED, TaskState.DEFERRED): "requeued, with dependencies that run again",
     (TaskState.CANCELED, TaskState.QUEUED): "requeued: a new run",
+    (TaskState.CANCELED, TaskState.DEFERRED): "requeued, with dependencies that run again",
 }

@@ -179,7 +179,7 @@ class AsyncClaimingQueue(BaseTaskQueue):
             try:
                 if not consumer.session.joined:
                     await self.run(claims.join(engine, consumer.session))
-                consumer.take(await self.run(claims.fetch_lost(consumer.session)))
+                consumer.take(await self.run(claims.fetch_lost(self.engine, consumer.session)))
                 want = max(0, want - consumer.count(users))
                 exchange = await self.run(
                     claims.settle_and_claim(

@@ -17,8 +17,9 @@ from fairque.core.keys import encode
 from fairque.core.middleware import Middleware, compose_async
 from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError
 from fairque.core.states import TaskState
-from fairque.queue.async_policies import AsyncPolicyQueue
 from fairque.queue.async_schedules import AsyncSchedules
+from fairque.queue.async_workflows import AsyncWorkflowQueue
+from fairque.queue.async_xcom import AsyncXCom
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
 from fairque.queue.handles import AsyncTaskHandle
@@ -37,7 +38,7 @@ T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class AsyncTaskQueue(AsyncPolicyQueue):
+class AsyncTaskQueue(AsyncWorkflowQueue):
     """A queue, for async code, within one event loop. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -54,6 +55,7 @@ class AsyncTaskQueue(AsyncPolicyQueue):
         self._push = compose_async(self.engine.middleware, self._store, "push")
         self.dlq = AsyncDeadLetters(self)
         self.schedules = AsyncSchedules(self)
+        self.xcom = AsyncXCom(self)
 
     # -- push
 

@@ -182,7 +182,7 @@ class ClaimingQueue(BaseTaskQueue):
             try:
                 if not consumer.session.joined:
                     self.run(claims.join(engine, consumer.session))
-                consumer.take(self.run(claims.fetch_lost(consumer.session)))
+                consumer.take(self.run(claims.fetch_lost(self.engine, consumer.session)))
                 want = max(0, want - consumer.count(users))
                 exchange = self.run(
                     claims.settle_and_claim(

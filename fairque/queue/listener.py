@@ -74,9 +74,12 @@ class Listener:
             self._look_again,
         )
 
-    def subscribe(self, task_id: str) -> tuple[queues.SimpleQueue[TaskUpdate], Callable[[], None]]:
-        """An inbox for news of a task (its encoded id), and what ends it."""
-        inbox: queues.SimpleQueue[TaskUpdate] = queues.SimpleQueue()
+    def subscribe(
+        self, task_id: str, inbox: queues.SimpleQueue[TaskUpdate] | None = None
+    ) -> tuple[queues.SimpleQueue[TaskUpdate], Callable[[], None]]:
+        """An inbox (a new one, or that) for news of a task (its encoded id), and what ends it."""
+        if inbox is None:
+            inbox = queues.SimpleQueue()
         put = inbox.put
         with self._lock:
             self._subscribers.add(task_id, put)
@@ -120,9 +123,12 @@ class AsyncListener:
         self._task: asyncio.Task[None] | None = None
         self._client: AsyncClient | None = None
 
-    def subscribe(self, task_id: str) -> tuple[asyncio.Queue[TaskUpdate], Callable[[], None]]:
-        """An inbox for news of a task (its encoded id), and what ends it."""
-        inbox: asyncio.Queue[TaskUpdate] = asyncio.Queue()
+    def subscribe(
+        self, task_id: str, inbox: asyncio.Queue[TaskUpdate] | None = None
+    ) -> tuple[asyncio.Queue[TaskUpdate], Callable[[], None]]:
+        """An inbox (a new one, or that) for news of a task (its encoded id), and what ends it."""
+        if inbox is None:
+            inbox = asyncio.Queue()
         put = inbox.put_nowait
         self._subscribers.add(task_id, put)
         if self._task is None:

@@ -28,15 +28,16 @@ from fairque.queue.operations.push import Pushed
 from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
-from fairque.queue.policies import PolicyQueue
 from fairque.queue.schedules import Schedules
+from fairque.queue.workflows import WorkflowQueue
+from fairque.queue.xcom import XCom
 
 R = TypeVar("R")
 T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class TaskQueue(PolicyQueue):
+class TaskQueue(WorkflowQueue):
     """A queue, for sync code; threads may share it. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -53,6 +54,7 @@ class TaskQueue(PolicyQueue):
         self._push = compose(self.engine.middleware, self._store, "push")
         self.dlq = DeadLetters(self)
         self.schedules = Schedules(self)
+        self.xcom = XCom(self)
 
     # -- push
 

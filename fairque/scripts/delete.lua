@@ -29,6 +29,13 @@ for i = IDS, #ARGV do
     end
     reply[#reply + 1] = call('DEL', keys.task(id))
     call('DEL', keys.result(id), keys.errors(id), keys.progress(id), keys.watchers(id))
+    if rec and record.has(rec, LINKED) then
+      if rec.state == FINISHED or rec.state == FAILED or rec.state == CANCELED then
+        call('UNLINK', keys.upstream(id))
+      else
+        tasks.tell_of(id, 0, 0)
+      end
+    end
   end
 end
 finish_call()

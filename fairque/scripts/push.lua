@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings items...
 -- FLAGS
--- INCLUDE prelude keys record clock tenants scheduler tasks store writes wake finish_call
+-- INCLUDE prelude keys record clock tenants scheduler tasks store writes wake deps finish_call
 -- Items: id, record, due, on_duplicate, dedup_window for each task. `due`: µs of the server's clock, or minus a delay
 -- in µs, or 0. `on_duplicate`: reject | return. `dedup_window` in ms: -1 no key, 0 until the task has ended.
 -- REPLY for each item: code, id. 1 stored, 2 an existing task is returned, 0 refused: the id or key is taken (by id);
@@ -13,10 +13,10 @@ local earliest
 local stored = 0
 local seen = {}
 
--- Whether any of the ids is taken.
-local names = {}
+-- Whether any of the ids is taken, or some task waits for one that has not come yet.
+local names = {keys.missing}
 for i = ITEMS, #ARGV, 5 do names[#names + 1] = keys.task(ARGV[i]) end
-local any_taken = #names > 0 and call('EXISTS', unpack(names)) > 0
+local any_taken = call('EXISTS', unpack(names)) > 0
 
 for i = ITEMS, #ARGV, 5 do
   local id, rec = ARGV[i], record.parse(ARGV[i + 1])
@@ -29,6 +29,7 @@ for i = ITEMS, #ARGV, 5 do
     code, holder = 1, id
     -- Not before: a call that stores nothing writes nothing.
     if stored == 0 then scheduler.advance() end
+    if any_taken then deps.appeared(id, rec) end
     local due = store.put(id, rec, tonumber(ARGV[i + 2]), window)
     if due and (not earliest or due < earliest) then earliest = due end
     stored, seen[id] = stored + 1, true

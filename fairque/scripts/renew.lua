@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings incarnation functions tokens...
 -- FLAGS allow-oom
--- INCLUDE prelude keys record clock scheduler leases settle sweep reconcile finish_call
+-- INCLUDE prelude keys record clock scheduler leases settle sweep reconcile wake continue finish_call
 -- `functions`: packed list or ''. Tokens: id, token for each claim that the caller asks about.
 -- REPLY for each claim: 1 held, 0 lost, 2 held and a cancel was asked for
 -- ERRORS FQ_DEAD
@@ -14,6 +14,7 @@ local names = functions ~= '' and functions or call('HGET', keys.worker(incarnat
 for _, name in ipairs(names and cmsgpack.unpack(names) or {}) do
   call('ZADD', keys.functions, clock.now, name)
 end
+if clock.continuing > 0 then continue.go_on() end
 local reply = {}
 for i = TOKENS, #ARGV, 2 do
   local rec = record.load(ARGV[i])
@@ -27,6 +28,7 @@ if clock.now - clock.swept > conf.lease / 12 then
   reconcile.sweep()
   sweep.reap()
   sweep.expire()
+  continue.sweep()
   wake.one_if_ready()
 end
 finish_call()

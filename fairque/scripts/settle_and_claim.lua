@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings incarnation sequence random want park digest users outcomes
 -- FLAGS allow-oom
--- INCLUDE prelude states record clock tenants scheduler assigned tasks stats writes wake leases settle sweep holdings mend reconcile finish_call
+-- INCLUDE prelude states record clock tenants scheduler assigned tasks stats writes wake leases settle sweep holdings mend reconcile deps continue finish_call
 -- `want`: how many tasks at most. `park`: 1 if the caller will block on its wake list should it get less, plus 4 if only
 -- should it get none, plus 2 if others of its incarnation block there already.
 -- `digest`: of the tokens that the caller holds before this claim, or ''. `users`: whom to serve, packed, or '' for all.
@@ -55,12 +55,19 @@ while at <= #outcomes do
 end
 if #codes > 0 then
   scheduler.place_all(touched)
+  if tasks.ended then deps.resolve() end
+  writes.flush()
+end
+if clock.continuing > 0 then
+  continue.go_on()
   writes.flush()
 end
 if clock.now - clock.swept > conf.lease / 12 then
   reconcile.sweep()
   sweep.reap()
   sweep.expire()
+  continue.sweep()
+  writes.flush()
   call('ZREMRANGEBYSCORE', keys.functions, '-inf', clock.now - conf.unknown * 10)
   sweep.forget(100)
 elseif #codes > 0 then

@@ -25,11 +25,11 @@ from fairque.core.exceptions import FairQueueError, QueueUnavailableError, Worke
 from fairque.core.keys import decode
 from fairque.core.models import Task
 from fairque.queue.lua_manager import LuaScriptManager
-from fairque.queue.operations import claims, tasks
+from fairque.queue.operations import claims, tasks, xcom
 from fairque.queue.operations.assignment import encode_entry
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Exchange, Session, Settlement
-from fairque.worker.executors.base import Executor
+from fairque.worker.executors.base import Executor, XComRequest
 from fairque.worker.lease import Holdings
 from fairque.worker.outbox import Ended, Outbox
 from fairque.worker.page import Page
@@ -72,7 +72,7 @@ class ControlLoop:
         self._functions = functions
         self.session = self._new_session()
         self._holdings = Holdings(2 * self._queue.lease_seconds)
-        self.slots = Slots(executor, entry, engine.bus, page)
+        self.slots = Slots(executor, entry, engine.bus, page, self._xcom)
         self._cancels: deque[str] = deque()
         self._outbox = Outbox()
         self._in_flight: list[Ended] = []
@@ -103,6 +103,16 @@ class ControlLoop:
             },
             functions=self._functions,
         )
+
+    # -- called by tasks, in their threads
+
+    def _xcom(self, task: Task[Any], request: XComRequest) -> bytes | None:
+        """Leave a value, or look for one."""
+        namespace, key, data, ttl = request
+        if data is None:
+            return self._manager.run(xcom.pull_encoded(self._engine, key, task.user_id, namespace))
+        self._manager.run(xcom.push_encoded(self._engine, key, data, task.user_id, namespace, ttl))
+        return None
 
     # -- called by the waker
 
@@ -255,8 +265,12 @@ class ControlLoop:
     def _read(self) -> None:
         """Read and start what the last call brought, if that was put off."""
         if self._unread is not None:
-            (reply, in_flight), self._unread = self._unread, None
-            self._take(claims.exchange_in(reply), in_flight)
+            reply, in_flight = self._unread
+            exchange = claims.exchange_in(reply)
+            if exchange.refers:
+                exchange = self._manager.run(claims.complete(self._engine, exchange))
+            self._unread = None  # only now: should the server be away, it is read again
+            self._take(exchange, in_flight)
 
     def _unread_claims(self) -> int:
         return claims.claimed_in(self._unread[0]) if self._unread is not None else 0
@@ -266,7 +280,7 @@ class ControlLoop:
         if self.session.lost is None:
             return False
         try:
-            lost = self._manager.run(claims.fetch_lost(self.session))
+            lost = self._manager.run(claims.fetch_lost(self._engine, self.session))
         except (QueueUnavailableError, WorkerDeadError):
             raise
         except FairQueueError:
@@ -377,8 +391,8 @@ class ControlLoop:
     def _drain(self) -> bool:
         """Stop beginning; True once nothing runs, or time is up and the rest was given back."""
         if not self._drained:
-            self._drained = True
             self._read()
+            self._drained = True
             self._give_back(self.slots.drain())
         if self.slots.idle and not self._outbox and not self._in_flight:
             return True

@@ -10,12 +10,13 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from fairque.core.context import TaskContext, find_current
+from fairque.core.context import TaskContext, XComAccess, find_current
 from fairque.core.exceptions import TaskTimeoutError
 from fairque.core.middleware import Middleware, Next, NextAsync
 from fairque.core.models import Task
 from fairque.core.retry import Discard, RetryAfter, RetryPolicy, Snooze
 from fairque.worker.executors.ledger import Execution
+from fairque.worker.xcom import TaskXCom
 
 T = TypeVar("T")
 
@@ -40,6 +41,9 @@ class Call(TaskContext):
     def cancelled(self) -> bool:
         """As the execution says."""
         return self.execution.cancelled
+
+    def _xcom(self) -> XComAccess:
+        return TaskXCom(self.execution)
 
 
 current_call = cast(Callable[[], Call], find_current)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from fairque.core.config import WorkerConfig
 from fairque.core.events import EventBus, TaskStarted, TaskTimedOut
+from fairque.core.exceptions import NotInTaskError
 from fairque.core.keys import encode
 from fairque.core.models import Task
-from fairque.worker.executors.base import Executor, Outcome, RunningTask
+from fairque.worker.executors.base import Executor, Outcome, RunningTask, XComRequest
 from fairque.worker.page import Page
 
 LINGER_SECONDS = 0.002
@@ -41,7 +42,15 @@ Progress = tuple[str, bytes, tuple[float, float | None, str]]
 class Slots:
     """The listener of one executor. `page`: shared with the supervisor, if there is one."""
 
-    def __init__(self, executor: Executor, entry: WorkerConfig, bus: EventBus, page: Page | None) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        entry: WorkerConfig,
+        bus: EventBus,
+        page: Page | None,
+        xcom: Callable[[Task[Any], XComRequest], bytes | None] | None = None,
+    ) -> None:
+        self._xcom = xcom
         self._executor, self._entry, self._bus, self._page = executor, entry, bus, page
         self._lock = threading.Lock()
         self._event = threading.Event()
@@ -105,6 +114,12 @@ class Slots:
                 self._progress[task.claim.token] = encode(task.task_id), task.claim.token, (done, total, text)
             if first:
                 self._event.set()
+
+    def on_xcom(self, task: Task[Any], request: XComRequest) -> bytes | None:
+        """A task leaves a value for others, or asks for one."""
+        if self._xcom is None:
+            raise NotInTaskError("this worker has no queue")
+        return self._xcom(task, request)
 
     # -- called by the loop
 

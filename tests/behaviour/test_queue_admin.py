@@ -341,7 +341,7 @@ def public(kind: type) -> dict[str, Any]:
 @pytest.mark.parametrize(("plain", "in_async"), PAIRS, ids=lambda kind: kind.__name__)
 def test_both_facades_have_the_same_methods_and_parameters(plain: type, in_async: type) -> None:
     assert public(plain).keys() == public(in_async).keys()
-    swaps = {"TaskQueue": "AsyncTaskQueue", "TaskHandle": "AsyncTaskHandle", "Iterator": "AsyncIterator"}
+    swaps = {name: f"Async{name}" for name in ("TaskQueue", "TaskHandle", "WorkflowHandle", "Iterator")}
 
     def in_words(annotation: Any) -> str:
         text = str(annotation)

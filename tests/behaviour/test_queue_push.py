@@ -19,6 +19,7 @@ from fairque.core.exceptions import (
     InvalidTaskError,
     PayloadTooLargeError,
     SerializationError,
+    UnknownDependencyError,
     UnknownFunctionError,
 )
 from fairque.core.middleware import Middleware
@@ -432,7 +433,7 @@ def test_registries_forget_what_was_kept_long_enough(
         (lambda: Task(function="f", kwargs={"x": open}), SerializationError, "kwargs"),
         (lambda: Task.create(payload=bytes(1 << 20)), PayloadTooLargeError, "queue.max_payload_bytes"),
         (lambda: Task(function="__main__:f"), UnknownFunctionError, "name="),
-        (lambda: Task.create(payload=1, depends_on="other"), InvalidTaskError, "depends_on"),
+        (lambda: Task.create(payload=1, depends_on="other"), UnknownDependencyError, "other"),
         (lambda: Task.create(payload=1, dedup_key="%" * 86), InvalidTaskError, "dedup_key"),
         (lambda: Task.create(payload=1, dedup_key="a" * 253 + ":"), InvalidTaskError, "dedup_key"),
         (lambda: resize, InvalidTaskError, "call it with its arguments"),

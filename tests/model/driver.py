@@ -35,7 +35,7 @@ from tests.model.values import (
 )
 
 # The layouts of lib/clock.lua and lib/limits.lua.
-_CLOCK = struct.Struct(">33d")
+_CLOCK = struct.Struct(">34d")
 _pack = msgspec.msgpack.Encoder().encode
 _LIMITER = struct.Struct(">IIdddddB")
 _HELD_USER = 18  # where the user's name begins in an entry of what a worker holds

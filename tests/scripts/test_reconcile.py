@@ -22,7 +22,7 @@ from tests.support.bench import LEASE, Bench, settlement
 from tests.support.invariants import Snapshot, assert_consistent, dump
 from tests.support.scene import USERS, Scene
 
-_CLOCK = struct.Struct(">33d")
+_CLOCK = struct.Struct(">34d")
 _ALL_RUNNING, _LANE, _SLOTS, _WEIGHT = 5, 8, 10, 3
 
 

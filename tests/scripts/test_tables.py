@@ -6,7 +6,8 @@ import ast
 import random
 import re
 from collections.abc import Callable
-from typing import Any
+from itertools import product
+from typing import Any, cast
 
 import pytest
 import redis
@@ -16,8 +17,10 @@ from fairque.core import keys as key_names
 from fairque.core import record
 from fairque.core.keys import Keys, encode
 from fairque.core.models import Priority
+from fairque.core.options import TRIGGER_RULES, TriggerRule
 from fairque.core.record import Flags, Reason, Record
 from fairque.core.states import NEW, TERMINAL, TRANSITIONS, TaskState
+from fairque.core.triggers import decide
 from fairque.queue.operations import base, claims
 from fairque.queue.operations.claims import Settled
 from fairque.scripts import beginnings, includes
@@ -70,7 +73,40 @@ def test_transitions_are_the_same(lua: Lua) -> None:
 
 def test_only_an_explicit_requeue_leads_out_of_an_end() -> None:
     out = {(before, after) for before, after in TRANSITIONS if before in TERMINAL}
-    assert out == {(TaskState.FAILED, TaskState.QUEUED), (TaskState.CANCELED, TaskState.QUEUED)}
+    assert out == {
+        (before, after)
+        for before in (TaskState.FAILED, TaskState.CANCELED)
+        for after in (TaskState.QUEUED, TaskState.DEFERRED)
+    }
+
+
+# -- trigger rules
+
+
+def test_the_rules_are_those_of_the_model(lua: Lua) -> None:
+    code = """
+      local found = {}
+      for rule = 1, 5 do
+        for s = 0, 3 do for f = 0, 3 do for c = 0, 3 do for p = 0, 3 do
+          local action, state, reason = decide_trigger(rule, s, f, c, p)
+          found[#found + 1] = action
+          found[#found + 1] = state or 0
+          found[#found + 1] = reason or 0
+        end end end end
+      end
+      return found"""
+    found = iter(lua("triggers", code))
+    actions = {1: "run", 2: "wait", 3: "never"}
+    for rule, succeeded, failed, canceled, pending in product(TRIGGER_RULES, *[range(4)] * 4):
+        expected = decide(
+            cast(TriggerRule, rule), succeeded=succeeded, failed=failed, canceled=canceled, pending=pending
+        )
+        names = (rule, succeeded, failed, canceled, pending)
+        assert actions[next(found)] == expected.action, (rule, names)
+        state = next(found)
+        assert (TaskState.from_code(state) if state else None) == expected.state, (rule, names)
+        text = Reason(next(found)).text
+        assert text == expected.reason or (expected.reason.startswith("no dependency") and "rule" in text)
 
 
 # -- keys
@@ -224,7 +260,8 @@ def test_flags_and_reasons_have_the_same_numbers(lua: Lua) -> None:
     in_lua = {"EXPIRED": Reason.EXPIRED, "BY_CALLER": Reason.CANCELED, "NO_RETRIES": Reason.RETRIES,
               "GAVE_UP": Reason.GAVE_UP, "CRASHED": Reason.CRASHED, "NOBODY": Reason.UNKNOWN_FUNCTION,
               "DISCARDED": Reason.DISCARDED, "MOVED": Reason.MOVED, "DEPENDENCY": Reason.DEPENDENCY,
-              "INVALID": Reason.INVALID}  # fmt: skip
+              "INVALID": Reason.INVALID, "UPSTREAM_CANCELED": Reason.UPSTREAM_CANCELED,
+              "NOT_TRIGGERED": Reason.NOT_TRIGGERED, "UPSTREAM_GONE": Reason.UPSTREAM_GONE}  # fmt: skip
     assert set(in_lua.values()) == set(Reason) - {Reason.NONE}
     assert lua("record", f"return {{{', '.join(in_lua)}}}") == [int(reason) for reason in in_lua.values()]
     assert all(reason.text for reason in in_lua.values())

@@ -13,6 +13,7 @@ from fairque.core.codec import decode_error, decode_value
 from fairque.core.models import Claim, Task, TaskError
 from fairque.core.states import TaskState
 from fairque.worker.executors import Executor, Outcome
+from fairque.worker.executors.base import XComRequest
 from tests.support import executor_tasks
 
 PATIENCE = 20.0
@@ -47,6 +48,10 @@ class Recorder:
 
     def on_progress(self, task: Task[Any], done: float, total: float | None, text: str) -> None:
         self._note("progress", task, (done, total, text))
+
+    def on_xcom(self, task: Task[Any], request: XComRequest) -> bytes | None:
+        self._note("xcom", task, request)
+        return None
 
     def _note(self, name: str, task: Task[Any], detail: Any = None) -> None:
         with self._change:

@@ -15,6 +15,8 @@ from typing import Any
 from fairque.core.config import FairQueueConfig
 from fairque.queue.async_queue import AsyncDeadLetters, AsyncTaskQueue
 from fairque.queue.async_schedules import AsyncSchedules
+from fairque.queue.async_workflows import AsyncWorkflowHandle
+from fairque.queue.async_xcom import AsyncXCom
 from fairque.queue.batch import PushOutcome
 from fairque.queue.handles import AsyncTaskHandle
 from fairque.queue.lua_manager import AsyncLuaScriptManager, LuaScriptManager
@@ -83,7 +85,15 @@ class _Blocking:
 def _adapt(loop: Loop, value: Any) -> Any:
     if asyncio.iscoroutine(value):
         return _adapt(loop, loop.run(value))
-    if isinstance(value, AsyncTaskHandle | AsyncDeadLetters | AsyncSchedules | AsyncTaskQueue):
+    if isinstance(
+        value,
+        AsyncTaskHandle
+        | AsyncWorkflowHandle
+        | AsyncXCom
+        | AsyncDeadLetters
+        | AsyncSchedules
+        | AsyncTaskQueue,
+    ):
         return _Blocking(loop, value)
     if isinstance(value, PushOutcome):
         return dataclasses.replace(value, handle=_adapt(loop, value.handle))

@@ -20,12 +20,12 @@ from fairque.core.states import TaskState
 from fairque.core.tenant import TenantFlags, TenantRecord, unpack_tenant
 
 # The layouts of lib/clock.lua and lib/limits.lua.
-_CLOCK = struct.Struct(">33d")
+_CLOCK = struct.Struct(">34d")
 _CLOCK_FIELDS = (
     "last", "virtual", "mark", "weight", "running", "all_running", "generation", "credit", "lane", "at", "slots",
     "tokens", "swept", "grace", "timer", "paused", "moved", "served_to", "assigned", "rules", "renewing", "window",
     "past", "virtual_now", "virtual_before", "served_now", "served_before", "walked", "waiting", "pushed",
-    "claimed", "finished", "failed",
+    "claimed", "finished", "failed", "continuing",
 )  # fmt: skip
 _LIMITER = struct.Struct(">IIdddddB")
 _WAITING = (TaskState.QUEUED, TaskState.SCHEDULED, TaskState.DEFERRED)

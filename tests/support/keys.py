@@ -36,6 +36,8 @@ LASTING_KEYS = (
     # Registries of what is kept for its TTL; the sweep takes out what has expired.
     "state:finished",
     "state:canceled",
+    # Until the sweep after the last workflow's record has expired.
+    "workflows",
     # While a worker lives. The reaper takes them when it does not.
     "workers",
     "workers:dead",

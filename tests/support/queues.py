@@ -112,7 +112,7 @@ def empty(queue: Any) -> None:
     """Remove every task, and every schedule, that would otherwise stay."""
     for info in queue.schedules.list().items:
         queue.schedules.remove(info.name)
-    for state in (TaskState.STARTED, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.DEFERRED):
+    for state in (TaskState.STARTED, TaskState.DEFERRED, TaskState.QUEUED, TaskState.SCHEDULED):
         while tasks := queue.list_tasks(state, limit=1000).items:
             for task in tasks:
                 if state is TaskState.STARTED:

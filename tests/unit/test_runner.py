@@ -21,7 +21,7 @@ from fairque.core.registry import Registry
 from fairque.core.retry import RetryAfter, exponential, fixed
 from fairque.core.states import TaskState
 from fairque.worker.executors import Outcome, OutcomeKind
-from fairque.worker.executors.base import TaskProcessLostError
+from fairque.worker.executors.base import TaskProcessLostError, XComRequest
 from fairque.worker.executors.ledger import Execution, Ledger
 from fairque.worker.handler import TaskHandler
 from fairque.worker.middleware import TaskLogFilter
@@ -76,6 +76,7 @@ class Hears:
     def on_outcome(self, outcome: Outcome) -> None: ...
     def on_timeout(self, task: Task[Any]) -> None: ...
     def on_progress(self, task: Task[Any], done: float, total: float | None, text: str) -> None: ...
+    def on_xcom(self, task: Task[Any], request: XComRequest) -> bytes | None: ...
 
 
 class Traced(Middleware):

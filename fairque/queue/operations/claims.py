@@ -13,17 +13,28 @@ import os
 import string
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
 import msgspec
 
-from fairque.core.exceptions import InvalidTaskError, SerializationError, StaleClaimError, WorkerDeadError
+from fairque.core.exceptions import (
+    FairQueueError,
+    InvalidTaskError,
+    QueueUnavailableError,
+    SerializationError,
+    StaleClaimError,
+    WorkerDeadError,
+)
+from fairque.core.graph import is_mapped
 from fairque.core.keys import encode
 from fairque.core.models import Task
 from fairque.core.record import INCARNATION_CHARS, token_in
+from fairque.core.references import may_hold_references
+from fairque.queue.operations import mapping
 from fairque.queue.operations.base import Argument, Call, Engine, Flow
+from fairque.queue.operations.outputs import fill_in
 from fairque.queue.operations.records import to_task
 
 _CHARS = bytes((string.digits + string.ascii_letters).encode()[byte % 62] for byte in range(256))
@@ -89,7 +100,7 @@ class Exchange:
 
     `due_in`: seconds until the caller should call again, or None. `held`: with a digest that differed, what
     the server holds as this incarnation's, and `malformed` the claims whose records could not be read (id,
-    token).
+    token). `refers`: there may be tasks whose arguments name what others returned (`complete`).
     """
 
     codes: tuple[Settled, ...]
@@ -97,7 +108,8 @@ class Exchange:
     due_in: float | None
     cancels: tuple[str, ...]
     held: tuple[Task[Any], ...] | None
-    malformed: tuple[tuple[str, bytes, SerializationError], ...]
+    malformed: tuple[tuple[str, bytes, FairQueueError], ...]
+    refers: bool = False
 
 
 def join(engine: Engine, session: Session) -> Flow[None]:
@@ -144,8 +156,9 @@ def settle_and_claim(
         engine, session, want, settlements, int(park) + 2 * others_block + 4 * only_if_none, holding, users
     )
     reply = yield call
+    exchange = yield from complete(engine, exchange_in(reply))
     session.lost = None
-    return exchange_in(reply)
+    return exchange
 
 
 def exchange_call(
@@ -204,33 +217,34 @@ def pack_outcomes(settlements: Sequence[Settlement]) -> bytes:
     return b"".join(parts)
 
 
-def fetch_lost(session: Session) -> Flow[Exchange | None]:
+def fetch_lost(engine: Engine, session: Session) -> Flow[Exchange | None]:
     """The answer to the call whose reply was lost (a cancelled await, a broken connection), or None."""
     if session.lost is None:
         return None
     reply = yield session.lost
+    exchange = yield from complete(engine, exchange_in(reply))
     session.lost = None
-    return exchange_in(reply)
+    return exchange
 
 
 def exchange_in(reply: Any) -> Exchange:
-    """What a reply says."""
+    """What a reply says; `complete` fetches what it only names."""
     _replayed, codes, deliveries, due, cancels, held = reply
-    malformed: list[tuple[str, bytes, SerializationError]] = []
+    malformed: list[tuple[str, bytes, FairQueueError]] = []
     due_micros = float(due)
+    refers = any(map(may_hold_references, deliveries[1::2])) or any(map(may_hold_references, held[1::2]))
     return Exchange(
         codes=tuple([_SETTLED[code] for code in codes]),
         claimed=_tasks(deliveries, malformed),
         due_in=due_micros / 1e6 if due_micros else None,
-        cancels=tuple(task_id.decode() for task_id in cancels),
+        cancels=tuple([task_id.decode() for task_id in cancels]),
         held=_tasks(held[:-1], malformed) if held else None,
         malformed=tuple(malformed),
+        refers=refers,
     )
 
 
-def _tasks(
-    flat: list[bytes], malformed: list[tuple[str, bytes, SerializationError]]
-) -> tuple[Task[Any], ...]:
+def _tasks(flat: list[bytes], malformed: list[tuple[str, bytes, FairQueueError]]) -> tuple[Task[Any], ...]:
     tasks: list[Task[Any]] = []
     for task_id, data in zip(flat[::2], flat[1::2], strict=True):
         try:
@@ -238,6 +252,44 @@ def _tasks(
         except SerializationError as error:
             malformed.append((task_id.decode(), token_in(data), error))
     return tuple(tasks)
+
+
+def complete(engine: Engine, exchange: Exchange) -> Flow[Exchange]:
+    """Put what others returned into the arguments that name it, and go on with maps; most need nothing.
+
+    A claim that cannot be completed joins the `malformed` ones.
+    """
+    if not exchange.refers:
+        return exchange
+    malformed = list(exchange.malformed)
+    claimed = yield from _completed(engine, exchange.claimed, malformed)
+    held = exchange.held
+    if held is not None:
+        held = yield from _completed(engine, held, malformed)
+    return replace(exchange, claimed=claimed, held=held, malformed=tuple(malformed), refers=False)
+
+
+def _completed(
+    engine: Engine, tasks: tuple[Task[Any], ...], malformed: list[tuple[str, bytes, FairQueueError]]
+) -> Flow[tuple[Task[Any], ...]]:
+    plain: list[Task[Any]] = []
+    for task in tasks:
+        if not is_mapped(task):
+            plain.append(task)
+            continue
+        try:
+            yield from mapping.advance(engine, task)
+        except QueueUnavailableError:
+            raise  # this very call is made again
+        except FairQueueError as error:
+            malformed.append((encode(task.task_id), token_of(task), error))
+    filled, failed = yield from fill_in(engine, plain)
+    malformed.extend(
+        (encode(task.task_id), token_of(task), failed[task.task_id])
+        for task in plain
+        if task.task_id in failed
+    )
+    return tuple(filled[task.task_id] for task in plain if task.task_id in filled)
 
 
 def renew(

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from fairque.core.codec import encode_task_body
 from fairque.core.exceptions import (
+    CycleError,
     DuplicateTaskError,
     FairQueueError,
+    GraphTooLargeError,
     InvalidTaskError,
     PayloadTooLargeError,
     QuotaExceededError,
+    UnknownDependencyError,
     UnknownLimiterError,
 )
+from fairque.core.graph import dependencies_of
 from fairque.core.keys import decode, encode
 from fairque.core.models import Task
+from fairque.core.options import TRIGGER_RULES
 from fairque.core.record import MAX_DEDUP_BYTES, MAX_LIMITER_BYTES, pack_new
+from fairque.core.references import may_hold_references
 from fairque.core.registry import check_portable
 from fairque.queue.operations.base import Argument, Engine, Flow
 from fairque.queue.operations.records import micros
@@ -27,6 +35,11 @@ from fairque.queue.operations.records import micros
 CHUNK = 500
 CHUNK_BYTES = 4 << 20
 STORED, RETURNED, TAKEN, OVER_QUOTA, NO_LIMITER = 1, 2, 0, 3, 4
+NO_DEPENDENCY, CYCLE, TOO_LARGE, KEPT_OUT, TAKEN_WORKFLOW = 5, 6, 7, 8, 9
+MAX_DEPENDENCIES = 20_000
+"""Of one task."""
+_RULES = {rule: number for number, rule in enumerate(TRIGGER_RULES, start=1)}
+_pack_node = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +87,10 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
             the limit.
     """
     check_new(task)
-    if task.depends_on:
-        raise InvalidTaskError(
-            "depends_on is not supported yet: push the task when its dependencies have finished"
-        )
     if task.function:
         check_portable(task.function)
-    body = encode_task_body(task)
+    # What it waits for is kept where scripts read it, and not twice.
+    body = encode_task_body(msgspec.structs.replace(task, depends_on=()) if task.depends_on else task)
     if len(body) > engine.config.max_payload_bytes:
         raise PayloadTooLargeError(
             f"task {task.task_id} of user {task.user_id!r} takes {len(body):,} bytes encoded; the limit is "
@@ -120,6 +130,49 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
     return encode(task.task_id, "task_id"), data, due, task.on_duplicate, window
 
 
+def waits_for(task: Task[Any], data: Argument) -> tuple[str, ...]:
+    """The ids that a task, of which `data` is the record, waits for.
+
+    Raises:
+        GraphTooLargeError: there are more than 20,000.
+        CycleError: it is one of them.
+    """
+    if not task.depends_on and not may_hold_references(data):  # type: ignore[arg-type]
+        return ()
+    others = dependencies_of(task)
+    if task.task_id in others:
+        raise CycleError(
+            f"task {task.task_id} waits for itself, so it could never run",
+            task_id=task.task_id,
+            user_id=task.user_id,
+            cycle=(task.task_id,),
+        )
+    if len(others) > MAX_DEPENDENCIES:
+        raise GraphTooLargeError(
+            f"task {task.task_id} waits for {len(others):,} others; {MAX_DEPENDENCIES:,} are allowed: put tasks in "
+            "between that each wait for some",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+    return others
+
+
+def pack_node(
+    task: Task[Any], packed: tuple[Argument, ...], near: Sequence[str], far: Sequence[str]
+) -> bytes:
+    """What push_graph.lua takes for a task that waits for others.
+
+    `packed` is what push.lua takes for it; those `near` come in with the same call.
+    """
+    task_id, data, due, on_duplicate, window = packed
+    awaits = round((task.await_missing_seconds or 0) * 1e6)
+    ttl = -1 if task.result_ttl is None else round(task.result_ttl * 1e3)
+    others = [encode(other, "depends_on (a task id)") for other in (*near, *far)]
+    rule = _RULES[task.trigger_rule]
+    fields = (task_id, due, on_duplicate, window, rule, awaits, ttl, len(near), others)
+    return _pack_node(fields) + data  # type: ignore[operator]
+
+
 def _limiter(task: Task[Any]) -> str:
     limiter = encode(task.limiter or "", "limiter")
     if len(limiter.encode()) > MAX_LIMITER_BYTES:
@@ -144,6 +197,16 @@ def _quota(task: Task[Any], told: str) -> QuotaExceededError:
     )
 
 
+def _cycle(task: Task[Any], told: str) -> CycleError:
+    order = tuple(map(decode, told.split(":")))
+    return CycleError(
+        f"tasks would wait for each other, so none of them could run: {' -> '.join((*order, order[0]))}",
+        task_id=task.task_id,
+        user_id=task.user_id,
+        cycle=order,
+    )
+
+
 def outcome_of(task: Task[Any], code: int, found: bytes) -> Pushed:
     """What a code and its detail, as push.lua tells them, mean for a task."""
     task_id = decode(found.decode())
@@ -152,6 +215,19 @@ def outcome_of(task: Task[Any], code: int, found: bytes) -> Pushed:
     if code == NO_LIMITER:
         error = UnknownLimiterError(task_id=task.task_id, user_id=task.user_id, limiter=task.limiter or "")
         return Pushed(task.task_id, task, error=error)
+    if code == NO_DEPENDENCY:
+        lost = UnknownDependencyError(task_id=task.task_id, user_id=task.user_id, dependency=task_id)
+        return Pushed(task.task_id, task, error=lost)
+    if code == CYCLE:
+        return Pushed(task.task_id, task, error=_cycle(task, found.decode()))
+    if code == TOO_LARGE:
+        large = GraphTooLargeError(
+            f"others wait for task {task.task_id} already, and whether it waits for one of them cannot be told within "
+            "1,000 steps: push what is waited for first, or enqueue all as one pipeline",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
+        return Pushed(task.task_id, task, error=large)
     if code == TAKEN:
         if task_id == task.task_id:
             text = f"there is a task {task_id} already: choose another task_id, or on_duplicate='return'"
@@ -172,9 +248,17 @@ def push(engine: Engine, task: Task[Any]) -> Flow[Pushed]:
         DuplicateTaskError: its id or dedup_key is taken.
         QuotaExceededError: its user, or the user's group, has as many tasks waiting as it may.
         UnknownLimiterError: it names a limiter that was not set.
+        UnknownDependencyError: it waits for a task that the server does not know.
+        CycleError: it waits for a task that waits for it.
         QueueFullError: the server has no memory for it.
     """
-    code, task_id = yield engine.call("push", *pack(engine, task))
+    packed = pack(engine, task)
+    others = waits_for(task, packed[1])
+    if others:
+        node = pack_node(task, packed, (), others)
+        code, task_id = yield engine.call("push_graph", "", "", "", "", node)
+    else:
+        code, task_id = yield engine.call("push", *packed)
     pushed = outcome_of(task, code, task_id)
     if pushed.error:
         raise pushed.error
@@ -185,13 +269,16 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
     """Store tasks, in as few calls as the limits allow. Each has its own outcome; nothing is dropped in
     silence.
 
+    A task stands behind those of the same push that it waits for.
+
     A failure of the server, or of the connection, half-way is the outcome of the tasks that it concerns.
     """
     outcomes: list[Pushed | None] = [None] * len(tasks)
-    ready: list[tuple[int, tuple[Argument, ...]]] = []
+    ready: list[tuple[int, tuple[Argument, ...], tuple[str, ...]]] = []
     for index, task in enumerate(tasks):
         try:
-            ready.append((index, pack(engine, task)))
+            packed = pack(engine, task)
+            ready.append((index, packed, waits_for(task, packed[1])))
         except FairQueueError as error:
             outcomes[index] = _refused(task, error)
     start = 0
@@ -205,12 +292,16 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
         part = ready[start:end]
         start = end
         try:
-            reply = yield engine.call("push", *(argument for _, item in part for argument in item))
+            if any(others for _, _, others in part):
+                nodes = [pack_node(tasks[index], item, (), others) for index, item, others in part]
+                reply = yield engine.call("push_graph", "", "", "", "", *nodes)
+            else:
+                reply = yield engine.call("push", *(argument for _, item, _ in part for argument in item))
         except FairQueueError as error:
-            for index, _ in part:
+            for index, _, _ in part:
                 outcomes[index] = _refused(tasks[index], error)
             continue
-        for (index, _), code, task_id in zip(part, reply[::2], reply[1::2], strict=True):
+        for (index, _, _), code, task_id in zip(part, reply[::2], reply[1::2], strict=True):
             outcomes[index] = outcome_of(tasks[index], code, task_id)
     return [outcome for outcome in outcomes if outcome is not None]
 

@@ -105,7 +105,7 @@ def get_ending(engine: Engine, task_id: str) -> Flow[Ending | None]:
         TaskNotFoundError: there is no such task.
     """
     encoded = encode(task_id, "task_id")
-    data, result, _progress, *errors = yield engine.call("get_task", encoded)
+    data, result, _progress, _others, *errors = yield engine.call("get_task", encoded)
     if not data:
         raise not_found(task_id)
     task = to_task(encoded, data, body=False)
@@ -114,7 +114,7 @@ def get_ending(engine: Engine, task_id: str) -> Flow[Ending | None]:
 
 def get_progress(engine: Engine, task_id: str) -> Flow[Progress | None]:
     """What the running task told last, or None."""
-    _data, _result, progress, *_errors = yield engine.call("get_task", encode(task_id, "task_id"))
+    _data, _result, progress, _others, *_errors = yield engine.call("get_task", encode(task_id, "task_id"))
     return _progress_of(progress) if progress else None
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from fairque.core.codec import decode_error, encode_value
 from fairque.core.exceptions import InvalidStateError, InvalidTaskError, SerializationError, TaskNotFoundError
 from fairque.core.keys import decode, encode
@@ -52,13 +54,20 @@ def not_found(task_id: str) -> TaskNotFoundError:
 def get_task(engine: Engine, task_id: str | Task[Any]) -> Flow[Task[Any] | None]:
     """The task as the server has it, or None."""
     encoded = encoded_id(task_id)
-    data, _result, _progress, *_errors = yield engine.call("get_task", encoded)
-    return to_task(encoded, data) if data else None
+    data, _result, _progress, others, *_errors = yield engine.call("get_task", encoded)
+    if not data:
+        return None
+    task = to_task(encoded, data)
+    if not others:
+        return task
+    return msgspec.structs.replace(
+        task, depends_on=tuple(decode(other.decode()) for other in others if other)
+    )
 
 
 def get_errors(engine: Engine, task_id: str | Task[Any]) -> Flow[tuple[TaskError, ...]]:
     """The error of every failed attempt, oldest first."""
-    _data, _result, _progress, *errors = yield engine.call("get_task", encoded_id(task_id))
+    _data, _result, _progress, _others, *errors = yield engine.call("get_task", encoded_id(task_id))
     return tuple(decode_error(error) for error in errors)
 
 

@@ -10,9 +10,10 @@
 -- worker has promised to wake for. paused: 0 or 1. assigned: which assignment of users is in force (0: everybody serves
 -- all). rules: which rules of policies. renewing: how far tenants have been placed anew under these (0: all are).
 -- walked: how many of them have been compared with what is stored elsewhere, in this round (lib/reconcile.lua).
+-- continuing: how many pieces of work are recorded for later calls (lib/later.lua).
 -- waiting: idle workers. pushed, claimed, finished, failed: tasks since ever.
-local CLOCK = '>ddddddddddddddddddddddddddddddddd'
-local SIZE = 264
+local CLOCK = '>dddddddddddddddddddddddddddddddddd'
+local SIZE = 272
 local HEARTBEATS = 2
 local clock = {}
 
@@ -24,6 +25,7 @@ local function recover()
   clock.paused = tonumber(call('HGET', keys.meta, 'paused') or 0)
   clock.assigned = tonumber(call('HGET', keys.assign, 'force') or 0)
   clock.waiting = call('ZCARD', keys.waiters)
+  clock.continuing = call('LLEN', keys.continued)
 end
 
 function clock.read(settings)
@@ -33,7 +35,7 @@ function clock.read(settings)
       clock.credit, clock.lane, clock.at, clock.slots, clock.tokens, clock.swept, clock.grace, clock.timer,
       clock.paused, clock.moved, clock.served_to, clock.assigned, clock.rules, clock.renewing, clock.window, clock.past,
       clock.virtual_now, clock.virtual_before, clock.served_now, clock.served_before, clock.walked, clock.waiting,
-      clock.pushed, clock.claimed, clock.finished, clock.failed = struct.unpack(CLOCK, data)
+      clock.pushed, clock.claimed, clock.finished, clock.failed, clock.continuing = struct.unpack(CLOCK, data)
   else
     clock.last, clock.virtual, clock.mark, clock.weight, clock.running, clock.all_running = 0, 0, 0, 0, 0, 0
     clock.generation, clock.credit, clock.lane, clock.at, clock.slots, clock.tokens = 1, 0, 0, 0, 0, 0
@@ -41,7 +43,7 @@ function clock.read(settings)
     clock.assigned, clock.rules, clock.renewing = 0, 0, 0
     clock.window, clock.past, clock.virtual_now, clock.virtual_before = 0, 0, 0, 0
     clock.served_now, clock.served_before, clock.walked, clock.waiting = 0, 0, 0, 0
-    clock.pushed, clock.claimed, clock.finished, clock.failed = 0, 0, 0, 0
+    clock.pushed, clock.claimed, clock.finished, clock.failed, clock.continuing = 0, 0, 0, 0, 0
   end
   clock.now = math.max(server_now(settings), clock.last + 1)
   if clock.last == 0 and call('EXISTS', keys.workers, keys.users) > 0 then recover() end
@@ -67,5 +69,6 @@ function clock.save()
     clock.all_running, clock.generation, clock.credit, clock.lane, clock.at, clock.slots, clock.tokens, clock.swept,
     clock.grace, clock.timer, clock.paused, clock.moved, clock.served_to, clock.assigned, clock.rules, clock.renewing,
     clock.window, clock.past, clock.virtual_now, clock.virtual_before, clock.served_now, clock.served_before,
-    clock.walked, clock.waiting, clock.pushed, clock.claimed, clock.finished, clock.failed))
+    clock.walked, clock.waiting, clock.pushed, clock.claimed, clock.finished, clock.failed,
+    clock.continuing))
 end

@@ -37,6 +37,9 @@ local function name_keys(given)
   keys.schedules = given .. ':schedules'
   keys.schedules_due = given .. ':schedules:due'
   keys.leader = given .. ':scheduler:leader'
+  keys.missing = given .. ':deps:missing'
+  keys.continued = given .. ':deps:continue'
+  keys.workflows = given .. ':workflows'
   prefix = given
 end
 
@@ -62,6 +65,13 @@ function keys.limiter_tags(name) return prefix .. ':limiter:' .. name .. ':tags'
 function keys.blocked(name) return prefix .. ':limiter:' .. name .. ':blocked' end
 function keys.ready_in(group) return prefix .. ':ready:' .. group end
 function keys.ahead_in(group) return prefix .. ':ahead:' .. group end
+function keys.downstream(id) return prefix .. ':deps:waiting:' .. id end
+function keys.upstream(id) return prefix .. ':deps:blocked:' .. id end
+function keys.workflow(id) return prefix .. ':workflow:' .. id end
+function keys.nodes(id) return prefix .. ':workflow:' .. id .. ':nodes' end
+function keys.stage(id) return prefix .. ':workflow:' .. id .. ':stage' end
+function keys.xcom(user, namespace, key) return prefix .. ':xcom:' .. user .. ':' .. namespace .. ':' .. key end
+function keys.xcoms(user, namespace) return prefix .. ':xcom:' .. user .. ':' .. namespace end
 function keys.words(group) return prefix .. ':user:' .. group .. ':words' end
 function keys.members(group, word) return prefix .. ':ready:for:' .. group .. ':' .. word end
 function keys.assignment(number) return prefix .. ':assigned:' .. number end

@@ -38,7 +38,13 @@ end
 
 function settle.finish(id, rec, t, seconds, result, ttl)
   let_go(id, rec, t, seconds, true)
-  if ttl > 0 and result ~= '' then call('SET', keys.result(id), result, 'PX', ttl) end
+  if result ~= '' then
+    if record.has(rec, LINKED) then
+      call('SET', keys.result(id), result)
+    elseif ttl > 0 then
+      call('SET', keys.result(id), result, 'PX', ttl)
+    end
+  end
   tasks.conclude(id, rec, FINISHED, 0, ttl)
   return WAS_FINISHED
 end

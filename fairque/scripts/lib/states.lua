@@ -4,10 +4,10 @@ local QUEUED, STARTED, DEFERRED, SCHEDULED, FINISHED, FAILED, CANCELED = 1, 2, 3
 local STATE_NAMES = {'queued', 'started', 'deferred', 'scheduled', 'finished', 'failed', 'canceled'}
 local TRANSITIONS = {
   [QUEUED] = {[STARTED] = true, [FAILED] = true, [CANCELED] = true},
-  [STARTED] = {[FINISHED] = true, [QUEUED] = true, [SCHEDULED] = true, [FAILED] = true, [CANCELED] = true},
+  [STARTED] = {[FINISHED] = true, [QUEUED] = true, [DEFERRED] = true, [SCHEDULED] = true, [FAILED] = true, [CANCELED] = true},
   [DEFERRED] = {[QUEUED] = true, [SCHEDULED] = true, [FAILED] = true, [CANCELED] = true},
   [SCHEDULED] = {[QUEUED] = true, [FAILED] = true, [CANCELED] = true},
   [FINISHED] = {},
-  [FAILED] = {[QUEUED] = true},
-  [CANCELED] = {[QUEUED] = true},
+  [FAILED] = {[QUEUED] = true, [DEFERRED] = true},
+  [CANCELED] = {[QUEUED] = true, [DEFERRED] = true},
 }

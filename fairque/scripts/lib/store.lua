@@ -24,20 +24,22 @@ function store.existing(id, rec, on_duplicate, window)
   end
 end
 
--- The code and detail with which push refuses what may not come in. Nothing if it may.
-function store.refusal(rec)
+-- The code and detail with which push refuses what may not come in. Nothing if it may. `more`: how many will come before it,
+-- by tenant.
+function store.refusal(rec, more)
   local limiter = record.limiter(rec)
   if limiter and call('HEXISTS', keys.limiters, limiter) == 0 then return 4, limiter end
-  local quota = tenants.over_quota(tenants.get(rec.user))
+  local quota = tenants.over_quota(tenants.get(rec.user), more)
   if quota then return 3, quota end
 end
 
--- Into its user's queue, or until it is due into the registry alone; then the due time is returned.
-function store.put(id, rec, due, window)
+-- Into its user's queue, or until it is due into the registry alone; then the due time is returned. `deferred`: until those
+-- that it waits for have ended.
+function store.put(id, rec, due, window, deferred)
   local at = clock.tick()
   if due < 0 then due = at - due end
   rec.created, rec.enqueued, rec.entered = at, at, at
-  rec.state = due > at and SCHEDULED or QUEUED
+  rec.state = deferred and DEFERRED or due > at and SCHEDULED or QUEUED
   if rec.state == SCHEDULED then rec.entered = due end
   writes.record(keys.task(id), record.whole(rec))
   writes.move(id, 0, rec.state, rec.entered)
@@ -47,9 +49,9 @@ function store.put(id, rec, due, window)
   elseif window == 0 then
     call('SET', keys.dedup(rec.user, record.dedup(rec)), id)
   end
-  if rec.state == SCHEDULED then
+  if rec.state ~= QUEUED then
     tenants.count(tenants.get(rec.user), 'delayed', 1)
-    return due
+    return not deferred and due or nil
   end
   local t = tasks.enqueue(id, rec, false)
   if t.ready then return end

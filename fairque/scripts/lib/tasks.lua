@@ -1,10 +1,27 @@
 -- INCLUDE prelude keys states record clock tenants stats wake writes
 -- EXPORTS tasks
+-- BEGIN tasks.begin()
 -- What every transition does: the registry of states, the user's queues, the counters, the watchers.
 local CRITICAL = 6
 local FIRST = 4000000000000000
 local HEADS = 32
 local tasks = {}
+
+-- `ended`: tasks that others may wait for, and that have ended in this call, as id, state and TTL (lib/deps.lua).
+function tasks.begin()
+  if tasks.ended then tasks.ended = nil end
+end
+
+function tasks.tell_of(id, state, ttl)
+  local list = tasks.ended
+  if not list then
+    list = {}
+    tasks.ended = list
+  end
+  list[#list + 1] = id
+  list[#list + 1] = state
+  list[#list + 1] = ttl
+end
 
 -- An expiry is about the start, also of another attempt: what runs does not expire.
 local function waits(state)
@@ -143,7 +160,9 @@ function tasks.conclude(id, rec, state, reason, ttl)
     local key = keys.dedup(rec.user, record.dedup(rec))
     if call('GET', key) == id and call('PTTL', key) < 0 then call('DEL', key) end
   end
-  if state == FAILED or ttl > 0 then record.save(id, rec) end
+  local linked = record.has(rec, LINKED)
+  if linked then tasks.tell_of(id, state, ttl) end
+  if linked or state == FAILED or ttl > 0 then record.save(id, rec) end
   if state == FAILED then
     count_end(t, 'failed')
     tenants.is_broken(redis.pcall('ZADD', keys.dlq(rec.user), clock.now, id))
@@ -156,7 +175,9 @@ function tasks.conclude(id, rec, state, reason, ttl)
       count_end(t, 'canceled')
       stats.add('canceled')
     end
-    if ttl > 0 then
+    if linked then
+      return t -- how long it is kept depends on who waits for it
+    elseif ttl > 0 then
       call('PEXPIRE', keys.task(id), ttl)
       if record.has(rec, ERRORS) then call('PEXPIRE', keys.errors(id), ttl) end
     else

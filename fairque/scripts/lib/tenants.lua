@@ -423,9 +423,9 @@ end
 
 -- Whether it, or its organisation, has as much waiting as it may: who, how much, the limit, and after how many seconds
 -- there is likely to be room ('-' if nobody knows).
-function tenants.over_quota(t)
+function tenants.over_quota(t, more)
   while t do
-    local waiting = t.critical + t.normal + t.limited + t.delayed
+    local waiting = t.critical + t.normal + t.limited + t.delayed + (more and more[t] or 0)
     if t.max_queued > 0 and waiting >= t.max_queued then
       window.roll(t)
       local claims, seconds = t.claims_now + t.claims_before, window.seconds()

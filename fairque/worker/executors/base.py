@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -70,6 +70,10 @@ class RunningTask:
     cancelled: bool
 
 
+XComRequest: TypeAlias = tuple[str, str, bytes | None, float | None]
+"""Namespace, key, the encoded value that is pushed (None: one is pulled), its TTL in seconds (None: the queue's)."""
+
+
 class Listener(Protocol):
     """What an executor tells. Called from any thread, so it must be cheap, thread-safe, and must not
     raise."""
@@ -91,6 +95,13 @@ class Listener(Protocol):
     def on_progress(self, task: Task[Any], done: float, total: float | None, text: str) -> None:
         """The running task reports how far it has come. In the task's thread: its timeout can strike in
         here."""
+        ...
+
+    def on_xcom(self, task: Task[Any], request: XComRequest) -> bytes | None:
+        """The running task leaves a value, or asks for one. In the task's thread, which waits for the server.
+
+        Raises FairQueueError: the value cannot be stored, or the server does not answer.
+        """
         ...
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from fairque.core.exceptions import TaskTimeoutError
+from fairque.core.exceptions import NotInTaskError, TaskTimeoutError
 from fairque.core.models import Task
-from fairque.worker.executors.base import Listener, Outcome, OutcomeKind, RunningTask
+from fairque.worker.executors.base import Listener, Outcome, OutcomeKind, RunningTask, XComRequest
 
 _log = logging.getLogger(__name__)
 _TIMED_OUT = OutcomeKind.TIMED_OUT
@@ -271,6 +271,9 @@ class _Nobody:
     def on_outcome(self, outcome: Outcome) -> None: ...
     def on_timeout(self, task: Task[Any]) -> None: ...
     def on_progress(self, task: Task[Any], done: float, total: float | None, text: str) -> None: ...
+
+    def on_xcom(self, task: Task[Any], request: XComRequest) -> bytes | None:
+        raise NotInTaskError("nobody listens to this executor")
 
 
 NOBODY = _Nobody()

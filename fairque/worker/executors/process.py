@@ -70,6 +70,7 @@ class ProcessExecutor(LedgerExecutor):
         self._children: list[Child] = []
         self._started = threading.Event()
         self._sift_wanted = False
+        self._answers: deque[tuple[Child, Execution, tuple[object, ...]]] = deque()
         self._draining = False
         self._leaving = False
         self._failures = 0  # starts that failed in a row
@@ -165,6 +166,7 @@ class ProcessExecutor(LedgerExecutor):
         if self._sift_wanted:
             self._sift()
         self._spawn(now)
+        self._give_answers()
         self._dispatch()
         for child in self._children:
             self._watch(child)
@@ -327,6 +329,11 @@ class ProcessExecutor(LedgerExecutor):
                 child.kill_later(execution.deadline + self._settings.timeout_grace, "timeout")
         elif name == "progress":
             execution.progress(*fields)
+        elif name == "xcom":
+            # It waits for the server: not in this thread, on which others wait.
+            threading.Thread(
+                target=self._answer_xcom, args=(child, execution, *fields), name="fairque-xcom", daemon=True
+            ).start()
         elif name == "timeout":
             execution.timed_out = True
             self._ledger.report_timeout(execution)
@@ -343,6 +350,30 @@ class ProcessExecutor(LedgerExecutor):
             # What was interrupted in the middle may have left anything behind.
             child.spent = child.spent or outcome.kind is OutcomeKind.TIMED_OUT
             self._ledger.settle(execution, outcome)
+
+    def _answer_xcom(
+        self,
+        child: Child,
+        execution: Execution,
+        number: int,
+        namespace: str,
+        key: str,
+        data: bytes | None,
+        ttl: float | None,
+    ) -> None:
+        value, error = None, None
+        try:
+            value = self._ledger.listener.on_xcom(execution.task, (namespace, key, data, ttl))
+        except Exception as failure:  # noqa: BLE001 - whatever it is, it is raised where it was asked for
+            error = (type(failure).__name__, str(failure))
+        self._answers.append((child, execution, ("xcom", number, value, error)))
+        self._ring()
+
+    def _give_answers(self) -> None:
+        while self._answers:
+            child, execution, answer = self._answers.popleft()
+            if child.execution is execution:
+                child.send(*answer)
 
     def _idle(self, child: Child, memory_mb: float) -> None:
         child.busy = False

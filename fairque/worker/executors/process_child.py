@@ -26,11 +26,12 @@ from typing import Any, cast
 
 import msgspec
 
+from fairque.core import exceptions
 from fairque.core.codec import encode_error
-from fairque.core.exceptions import TaskTimeoutError
+from fairque.core.exceptions import FairQueueError, TaskTimeoutError
 from fairque.core.models import Task
 from fairque.worker import hooks
-from fairque.worker.executors.base import Outcome, OutcomeKind
+from fairque.worker.executors.base import Outcome, OutcomeKind, XComRequest
 from fairque.worker.executors.interrupt import interruption
 from fairque.worker.executors.ledger import Execution, Ledger
 from fairque.worker.executors.parts import TaskRunner
@@ -52,6 +53,8 @@ class Line:
         self._connection = socket.socket(fileno=fd)
         self._reader = FrameReader()
         self._lock = threading.Lock()
+        self._asked = 0
+        self._questions: dict[int, SimpleQueue[tuple[bytes | None, tuple[str, str] | None]]] = {}
 
     def send(self, *message: object) -> None:
         """Send a message; without a worker to hear it, the process ends here."""
@@ -87,6 +90,27 @@ class Line:
 
     def on_progress(self, task: Task[Any], done: float, total: float | None, text: str) -> None:
         self.send("progress", done, total, text)
+
+    def on_xcom(self, task: Task[Any], request: XComRequest) -> bytes | None:
+        answer: SimpleQueue[tuple[bytes | None, tuple[str, str] | None]] = SimpleQueue()
+        with self._lock:
+            self._asked += 1
+            number = self._asked
+            self._questions[number] = answer
+        try:
+            self.send("xcom", number, *request)
+            value, error = answer.get()
+        finally:
+            del self._questions[number]
+        if error is not None:
+            kind = getattr(exceptions, error[0], FairQueueError)
+            raise (kind if issubclass(kind, FairQueueError) else FairQueueError)(error[1])
+        return value
+
+    def answer(self, number: int, value: bytes | None, error: tuple[str, str] | None) -> None:
+        """What the worker says to a question of a task."""
+        if (asked := self._questions.get(number)) is not None:
+            asked.put((value, error))
 
 
 class ChildProcess:
@@ -128,6 +152,8 @@ class ChildProcess:
                 elif name == "cancel":
                     for execution in self._ledger.executions():
                         self._ledger.cancel(execution.task.task_id)
+                elif name == "xcom":
+                    self._line.answer(*fields)
                 elif name == "exit":
                     self._inbox.put(None)
             messages = self._line.receive()

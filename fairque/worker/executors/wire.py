@@ -7,6 +7,7 @@ Worker to child::
     init     what the child builds its runner from, see process_child.py
     run      header body: a task
     cancel   the task that runs shall end
+    xcom     number value error: the answer to one of its questions; the error is the name of its class and its text
     exit     leave after what runs
 
 Child to worker::
@@ -16,6 +17,7 @@ Child to worker::
     begin                            the task's function is called now
     timeout                          the task is past its timeout
     progress done total text
+    xcom     number namespace key value ttl: a value is pushed, or without one pulled
     outcome  kind result error duration retry_delay reason final
     idle     memory                  hooks are over, it can take the next; megabytes
 """

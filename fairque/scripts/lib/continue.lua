@@ -1,0 +1,97 @@
+-- INCLUDE prelude keys states record clock tenants scheduler tasks leases wake writes deps workflows graph
+-- EXPORTS continue
+-- Goes on with what was too much for the calls before. An entry's first letter says what it is:
+-- e  a task has ended (how, its id): those that wait for it are told
+-- s  a workflow was committed: its nodes come out of the stage
+-- x  a workflow is to be canceled: its nodes are, those before whom nothing waits at last
+-- k  a workflow has ended: its nodes are kept for their time
+local PAGE = 100
+local LATE = 100
+local CHECKED = 3
+local continue = {}
+
+-- queued | scheduled | deferred -> canceled; a started task is marked. Nothing if it has ended.
+function continue.cancel(id, rec)
+  if rec.state == STARTED then
+    if not record.has(rec, CANCEL) then
+      record.mark(rec, CANCEL)
+      record.save(id, rec)
+      leases.mark_cancel(rec.holder, id)
+      wake.cancel(rec.holder, id)
+    end
+  elseif rec.state == QUEUED or rec.state == SCHEDULED or rec.state == DEFERRED then
+    local t = tenants.get(rec.user)
+    if rec.state == QUEUED then tasks.dequeue(id, rec) end
+    tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
+    scheduler.place(t)
+  end
+end
+
+-- The next nodes of a workflow, from the last to the first. Returns whether these were all.
+local function each_node(workflow, cursor, visit)
+  local key, list = keys.workflow(workflow), keys.nodes(workflow)
+  local at = tonumber(call('HGET', key, cursor) or 0)
+  while deps.left() > 0 do
+    local ids = call('LRANGE', list, -at - PAGE, -at - 1)
+    for i = #ids, 1, -1 do
+      local rec = record.load(ids[i])
+      if rec then visit(ids[i], rec) end
+    end
+    at = at + #ids
+    deps.spend(#ids)
+    if tasks.ended then deps.resolve() end
+    if #ids < PAGE then
+      call('HDEL', key, cursor)
+      return true
+    end
+  end
+  call('HSET', key, cursor, at)
+  return false
+end
+
+local function keep(id, rec)
+  if rec.state ~= FINISHED and rec.state ~= CANCELED then return end
+  local meta = deps.meta(id)
+  local ttl = meta and meta.ttl >= 0 and meta.ttl or 0
+  deps.expire(id, math.max(ttl, workflows.ttl()))
+end
+
+local GOING = {
+  e = function(rest) return deps.wake(string.sub(rest, 2), string.sub(rest, 1, 1)) end,
+  s = graph.unpack,
+  x = function(workflow)
+    if call('EXISTS', keys.workflow(workflow)) == 0 then return true end
+    return each_node(workflow, 'canceling', continue.cancel)
+  end,
+  k = function(workflow)
+    local state = call('HGET', keys.workflow(workflow), 'state')
+    if not state or state == 'running' then return true end
+    return each_node(workflow, 'keeping', keep)
+  end,
+}
+
+function continue.go_on()
+  if tasks.ended then deps.resolve() end
+  while deps.left() > 0 do
+    local entry = call('LINDEX', keys.continued, 0)
+    if not entry then
+      clock.continuing = 0
+      return
+    end
+    local whole = GOING[string.sub(entry, 1, 1)](string.sub(entry, 2))
+    -- What follows from it was recorded behind it.
+    if tasks.ended then deps.resolve() end
+    deps.spend(1)
+    if whole then
+      call('LPOP', keys.continued)
+      clock.continuing = math.max(0, clock.continuing - 1)
+    end
+  end
+end
+
+-- What time alone brings.
+function continue.sweep()
+  deps.give_up_missing(LATE)
+  deps.check(CHECKED)
+  workflows.forget()
+end

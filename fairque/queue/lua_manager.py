@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from hiredis import pack_command
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import (
@@ -221,7 +222,7 @@ class LuaScriptManager(_BaseLuaScriptManager):
         except RedisError:
             return lambda: self.execute(call)  # which says what that means, if it is still so
         try:
-            connection.send_command(*self._command(call), check_health=False)
+            connection.send_packed_command((pack_command(self._command(call)),), check_health=False)
         except BaseException as error:
             connection.disconnect()
             give_back(self._pool, connection)
@@ -248,7 +249,8 @@ class LuaScriptManager(_BaseLuaScriptManager):
     def _ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
         if connection is None:
             return self.client.execute_command(*command)
-        connection.send_command(*command, check_health=False)
+        # What redis-py would do before this, it does for arguments of other kinds than ours.
+        connection.send_packed_command((pack_command(command),), check_health=False)
         return connection.read_response()
 
     def _load_and_ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
@@ -347,7 +349,7 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
     async def _ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
         if connection is None:
             return await self.client.execute_command(*command)
-        await connection.send_command(*command, check_health=False)
+        await connection.send_packed_command(pack_command(command), check_health=False)
         return await connection.read_response()
 
     async def _load_and_ask(self, connection: Any, command: tuple[Any, ...]) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
-TASK_SECONDS = 0.001
+TASK_SECONDS = float(os.environ.get("BENCH_TASK_SECONDS", "0.001"))
 """How long a `work` task sleeps."""
 
 

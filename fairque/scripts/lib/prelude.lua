@@ -12,6 +12,9 @@ end
 local conf = {}
 local unpacked
 
+-- A tenth of the server's time went into collecting what calls leave behind, with the pause that Lua comes with.
+local GARBAGE_PAUSE = 400
+
 -- Queues with other settings may call in between.
 local function prepare(settings)
   call = redis.call -- which is not there yet while the library is loaded
@@ -21,4 +24,5 @@ local function prepare(settings)
     conf.steal_after = struct.unpack('>Bdddddddd', settings)
   conf.by_time = mode == 1
   unpacked = settings
+  collectgarbage('setpause', GARBAGE_PAUSE)
 end

@@ -19,6 +19,7 @@ from fairque.cli import (
     limiters,
     pipelines,
     push,
+    repair,
     scheduler,
     server,
     tasks,
@@ -60,6 +61,8 @@ app.add_typer(users.app, name="users", rich_help_panel=_TENANTS)
 app.add_typer(groups.app, name="groups", rich_help_panel=_TENANTS)
 app.add_typer(limiters.app, name="limiters", rich_help_panel=_TENANTS)
 command(app, rich_help_panel=_SETUP)(doctor.doctor)
+command(app, rich_help_panel=_SETUP)(repair.repair)
+command(app, rich_help_panel=_SETUP)(repair.acl)
 command(config.app)(coverage.coverage)
 app.add_typer(server.app, name="server", rich_help_panel=_SETUP)
 app.add_typer(config.app, name="config", rich_help_panel=_SETUP)

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import redis
 from redis.exceptions import AuthenticationError, AuthorizationError
 
+from fairque.cli import checkup_depth
+from fairque.cli.checkup_depth import Depths, Finding, Level, sound
 from fairque.cli.words import size, span
 from fairque.core.config import FairQueueConfig
 from fairque.core.exceptions import FairQueueError
@@ -23,24 +25,12 @@ from fairque.queue.operations.schedule_views import Leader, ScheduleInfo
 from fairque.queue.queue import TaskQueue
 from fairque.queue.server_binary import find_server
 
-Level: TypeAlias = Literal["ok", "warn", "fail"]
-
 OLDEST = (7, 0)
 SKEW_WARN_SECONDS = 0.5
 SKEW_FAIL_SECONDS = 5.0
 SLOW_SECONDS = 0.01
 FULL_WARN = 0.75
 FULL_FAIL = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found: what was looked at, how bad it is, what there is, and what to change."""
-
-    check: str
-    level: Level
-    found: str
-    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +49,7 @@ class Patient:
     leader: Leader | None = None
     trouble: str = ""
     """Why there are no stats."""
+    depths: Depths | None = None
 
 
 def examine(config: FairQueueConfig) -> list[Finding]:
@@ -112,21 +103,22 @@ def _meet(config: FairQueueConfig) -> Patient:
         info = dict(client.info("all"))
         schema = client.hget(Keys(config.key_prefix).meta, "schema")
         settings: dict[str, str] = {}
-        for name in ("appendfsync", "save", "stop-writes-on-bgsave-error"):
+        for name in ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas-to-write"):
             try:
                 settings |= {_text(k): _text(v) for k, v in client.config_get(name).items()}
             except redis.RedisError:  # managed servers do not let anybody read it
                 break
     schedules: tuple[ScheduleInfo, ...] = ()
-    stats, leader, trouble = None, None, ""
+    stats, leader, depths, trouble = None, None, None, ""
     if schema is None or _text(schema) == str(SCHEMA):
         try:
             with TaskQueue(config) as queue:
                 stats = queue.get_stats()
                 schedules, leader = queue.schedules.list().items, queue.schedules.leader()
+                depths = sound(queue, sum(stats.states.values()))
         except (FairQueueError, redis.RedisError) as error:
             trouble = str(error)
-    return Patient(config, info, settings, latency, skew, schema, stats, schedules, leader, trouble)
+    return Patient(config, info, settings, latency, skew, schema, stats, schedules, leader, trouble, depths)
 
 
 def _text(value: Any) -> str:
@@ -147,6 +139,8 @@ def _clock(client: Any) -> tuple[float, float]:
 def _connection(patient: Patient) -> Iterator[Finding]:
     took = patient.latency
     found = f"{patient.config.redis.address} answers in {took * 1000:.2f} ms"
+    if patient.depths is not None:
+        found += f" (100 pings: {patient.depths.pings}; 100 empty scripts: {patient.depths.scripts})"
     if took > SLOW_SECONDS:
         advice = "each task costs a worker a part of a round trip: run workers near the server"
         yield Finding("connection", "warn", found, advice)
@@ -283,22 +277,6 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _replication(patient: Patient) -> Iterator[Finding]:
-    info = patient.info
-    role, replicas = str(info.get("role", "unknown")), int(info.get("connected_slaves", 0))
-    wants_replica = patient.config.queue.durability == "replicated"
-    if role in ("slave", "replica"):
-        advice = "a replica takes no writes: name the primary, or use sentinel://"
-        yield Finding("replication", "fail", "this is a replica", advice)
-    elif wants_replica and not replicas:
-        yield Finding(
-            "replication", "fail", "no replica",
-            "queue.durability is replicated: attach a replica, or set durability: local",
-        )  # fmt: skip
-    else:
-        yield Finding("replication", "ok", f"{role}, {replicas} replica{'s' if replicas != 1 else ''}")
-
-
 def _schema(patient: Patient) -> Iterator[Finding]:
     found = patient.schema
     prefix = patient.config.key_prefix
@@ -318,7 +296,10 @@ def _queue(patient: Patient) -> Iterator[Finding]:
     if stats is None:
         if patient.trouble:
             yield Finding(
-                "scripts", "fail", patient.trouble, "has the ACL user FCALL, FUNCTION LOAD and the keys?"
+                "scripts",
+                "fail",
+                patient.trouble,
+                "fairque acl prints the rights that a user of the queue needs",
             )
         return
     yield Finding("scripts", "ok", "they run")
@@ -333,7 +314,8 @@ def _queue(patient: Patient) -> Iterator[Finding]:
     if orphans or stats.numbers.get("dead_workers"):
         yield Finding(
             "orphans", "warn", f"{orphans} tasks of workers that are gone",
-            "they are queued again when their lease ends, if any worker or client is alive to see it",
+            "they are queued again when their lease ends, if any worker is alive to see it: start one, or run "
+            "fairque repair --apply",
         )  # fmt: skip
     else:
         yield Finding("orphans", "ok", "none")
@@ -364,8 +346,11 @@ CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _persistence,
     _skew,
     _security,
-    _replication,
+    checkup_depth.replication,
     _schema,
     _queue,
+    checkup_depth.rights,
+    checkup_depth.library,
+    checkup_depth.stuck,
     _schedules,
 )

@@ -8,7 +8,7 @@ from fairque.cli.exits import ExitCode
 from fairque.cli.run import Run
 
 if TYPE_CHECKING:
-    from fairque.cli.checkup import Finding
+    from fairque.cli.checkup_depth import Finding
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 

@@ -51,6 +51,8 @@ def exit_code(error: BaseException) -> ExitCode:
     from fairque.core import exceptions as ours
 
     match error:
+        case ours.NotReplicatedError():
+            return ExitCode.FAILED
         case ours.QueueUnavailableError():
             return ExitCode.NO_SERVER
         case (

@@ -211,8 +211,13 @@ class QueueConfig(Section):
     """Expected work that a worker may claim beyond its free slots."""
     unknown_function_seconds: float = Field(default=60, ge=0, le=_YEAR)
     """How long a task waits for a worker that has its function before it becomes a dead letter."""
-    durability: Literal["local", "replicated"] = "local"
-    """When a push returns: once the primary has it, or once a replica has it too."""
+    durability: Literal["local", "replicated", "fsync"] = "local"
+    """When a push returns: once the primary has it, once replicas have it too, or once it is on the primary's disk
+    (Redis 7.2, Valkey); see [connections](connections.md)."""
+    min_replicas: int = Field(default=1, ge=1, le=10)
+    """How many replicas must have it, with `durability: replicated`."""
+    durability_timeout_seconds: float = Field(default=2, ge=0.001, le=4)
+    """How long a push waits for that before it raises NotReplicatedError."""
     partitions: int = Field(default=1, ge=1)
     """Independent parts of the queue in a cluster. Only 1 is supported so far."""
 
@@ -364,6 +369,7 @@ class FairQueueConfig(Section, BaseSettings):
     def contradictions(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
         yield from config_checks.entry_contradictions(data.get("workers"))
         yield from config_checks.policy_problems(data)
+        yield from config_server.durability_contradictions(data)
 
     @classmethod
     def settings_customise_sources(

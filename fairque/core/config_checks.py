@@ -57,6 +57,10 @@ def queue_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(partitions, int) and partitions > 1:
         text = f"must be 1, not {partitions}: several partitions are not supported yet"
         yield Problem(("partitions",), partitions, text)
+    replicas = data.get("min_replicas")
+    if isinstance(replicas, int) and replicas > 1 and data.get("durability", "local") != "replicated":
+        text = "has no effect without `durability: replicated`"
+        yield Problem(("min_replicas",), replicas, text)
 
 
 def scheduler_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:

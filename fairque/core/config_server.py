@@ -181,3 +181,24 @@ def _tls_contradictions(
             yield Problem(("ssl_check_hostname",), True, text)
         if "ssl_ca_certs" in given:
             yield Problem(("ssl_ca_certs",), None, "has no effect with ssl_cert_reqs none")
+
+
+def durability_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Between `queue.durability` and the server, of the whole configuration."""
+    queue, redis = data.get("queue"), data.get("redis")
+    durability = _field(queue, "durability")
+    if durability not in ("replicated", "fsync"):
+        return
+    url = _field(redis, "url")
+    scheme = url.partition(":")[0] if isinstance(url, str) else ""
+    embedded = scheme == "embedded" or (not scheme and _field(redis, "host") is None)
+    if embedded and durability == "replicated":
+        text = "needs a server with replicas, and the embedded server has none: give redis.url, or use fsync"
+        yield Problem(("queue", "durability"), durability, text)
+    if scheme == "cluster":
+        text = "is not possible with cluster://: use redis:// or sentinel://"
+        yield Problem(("queue", "durability"), durability, text)
+
+
+def _field(section: Any, name: str) -> Any:
+    return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)

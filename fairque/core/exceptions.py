@@ -242,6 +242,33 @@ class QueueUnavailableError(FairQueueError, ConnectionError):
     """There is no server at the configured address, or the connection to it was lost."""
 
 
+class NotReplicatedError(QueueUnavailableError):
+    """What was asked for is done on the primary, but was not confirmed as `queue.durability` wants it.
+
+    It may last, or be undone by a failover. The same push may be repeated with the same queue object, which tells it
+    from a duplicate. `confirmed` of `wanted` replicas have it; `script` is what was called, and `reply` its answer.
+    """
+
+    confirmed: int
+    wanted: int
+    script: str
+    reply: object
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        confirmed: int = 0,
+        wanted: int = 1,
+        script: str = "",
+        reply: object = None,
+    ) -> None:
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.confirmed, self.wanted, self.script, self.reply = confirmed, wanted, script, reply
+
+
 class ServerNotFoundError(QueueUnavailableError):
     """No server is configured, and no program is installed that could be started as one."""
 

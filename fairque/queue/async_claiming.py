@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,7 +14,9 @@ from redis.exceptions import RedisError
 from fairque.core.config import FairQueueConfig
 from fairque.core.events import EventBus
 from fairque.core.exceptions import (
+    FairQueueError,
     InvalidTaskError,
+    NotReplicatedError,
     QueueUnavailableError,
     WorkerDeadError,
 )
@@ -21,17 +24,18 @@ from fairque.core.middleware import Middleware
 from fairque.core.models import Task
 from fairque.queue.base import BaseTaskQueue
 from fairque.queue.connection import create_async_blocking_client
-from fairque.queue.consumer import check_settled, failing, finishing, releasing
+from fairque.queue.consumer import check_settled, failing, finishing, releasing, unsure_outcome
 from fairque.queue.listener import AsyncListener
 from fairque.queue.lua_manager import AsyncLuaScriptManager
 from fairque.queue.operations import admin, claims
 from fairque.queue.operations.base import Flow
-from fairque.queue.operations.claims import Exchange, Settlement
+from fairque.queue.operations.claims import Exchange, Settlement, exchange_in
 
 R = TypeVar("R")
 T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 SOME_USERS_SECONDS = 0.1
+COME_OUT_SECONDS = 0.25
 
 
 class AsyncClaimingQueue(BaseTaskQueue):
@@ -45,13 +49,23 @@ class AsyncClaimingQueue(BaseTaskQueue):
         events: EventBus | None = None,
     ) -> None:
         super().__init__(config, middleware=middleware, events=events)
+        self._begin_connections()
+
+    # -- connections
+
+    def _begin_connections(self) -> None:
         self._lock = asyncio.Lock()
         self._calls = asyncio.Lock()
         self._manager: AsyncLuaScriptManager | None = None
         self._blocking: Any = None
         self._listener = AsyncListener(self._blocking_client, self.engine.keys.wake(self.client_id))
+        self._leaving: set[asyncio.Task[None]] = set()
 
-    # -- connections
+    def _begin_anew(self) -> list[Any]:
+        parents = [self._manager, self._blocking, self._listener, self._lock, self._calls]
+        super()._begin_anew()
+        self._begin_connections()
+        return parents
 
     def _blocking_client(self, seconds: float) -> Any:
         return create_async_blocking_client(self.config.redis, seconds)
@@ -72,6 +86,8 @@ class AsyncClaimingQueue(BaseTaskQueue):
 
     async def close(self) -> None:
         """Give back what pop() claimed but did not hand out, and close all connections."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
         async with self._lock:
             if self._consumer.session.joined and self._manager is not None:
                 try:
@@ -124,6 +140,16 @@ class AsyncClaimingQueue(BaseTaskQueue):
         wanted = 1 if count is None else count
         if wanted < 1:
             raise InvalidTaskError(f"count must be at least 1, not {count}")
+        try:
+            found = await self._pop(wanted, wait, users, worker_id)
+        except asyncio.CancelledError:
+            await self._come_out()
+            raise
+        return found if count is not None else found[0] if found else None
+
+    async def _pop(
+        self, wanted: int, wait: float, users: Sequence[str], worker_id: str | None
+    ) -> list[Task[Any]]:
         deadline = time.monotonic() + wait
         consumer = self._consumer
         while True:
@@ -145,7 +171,7 @@ class AsyncClaimingQueue(BaseTaskQueue):
             if again:
                 continue
             if found or left <= 0:
-                return found if count is not None else found[0] if found else None
+                return found
             pause = min(left, MAX_POP_SECONDS, self.config.queue.lease_seconds / 3, due or MAX_POP_SECONDS)
             if not blocks:
                 # Nobody is woken for some tenants only.
@@ -155,6 +181,23 @@ class AsyncClaimingQueue(BaseTaskQueue):
                 await self._block(pause)
             finally:
                 consumer.blocked -= 1
+
+    async def _come_out(self) -> None:
+        """After a pop that was cancelled: it waits no more, so a wake-up that it got goes on to somebody else, and what
+        an answer that never came may have brought goes back. Should that take longer, the rest is done behind it."""
+        task = asyncio.create_task(self._stop_waiting(), name="fairque-pop-cancelled")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        await asyncio.wait({task}, timeout=COME_OUT_SECONDS)
+
+    async def _stop_waiting(self) -> None:
+        consumer = self._consumer
+        async with self._calls:
+            if not consumer.session.joined:
+                return
+            with contextlib.suppress(FairQueueError):  # its lease, or this object's next call, does the same
+                consumer.take(await self.run(claims.fetch_lost(self.engine, consumer.session)))
+                await self._claim(settlements=consumer.give_back())
 
     async def _block(self, seconds: float) -> None:
         if self._blocking is None:
@@ -197,6 +240,9 @@ class AsyncClaimingQueue(BaseTaskQueue):
                 if not again:
                     raise
                 consumer.renew_session()
+            except NotReplicatedError as error:
+                consumer.take(exchange_in(error.reply))
+                raise
             else:
                 consumer.take(exchange)
                 return exchange
@@ -204,7 +250,11 @@ class AsyncClaimingQueue(BaseTaskQueue):
 
     async def _settle(self, task: Task[Any], settlement: Settlement) -> claims.Settled:
         async with self._calls:
-            return check_settled(task, (await self._claim(settlements=[settlement])).codes[0])
+            try:
+                exchange = await self._claim(settlements=[settlement])
+            except NotReplicatedError as error:
+                raise unsure_outcome(task, error) from None
+            return check_settled(task, exchange.codes[0])
 
     async def finish(self, task: Task[Any], result: Any = None, *, seconds: float = 0.0) -> None:
         """A claimed task has succeeded, after `seconds` of run time.
@@ -212,6 +262,7 @@ class AsyncClaimingQueue(BaseTaskQueue):
         Raises:
             StaleClaimError: the claim was lost; nothing is recorded.
             SerializationError, PayloadTooLargeError: the result cannot be stored.
+            NotReplicatedError: it is recorded, but not as durable as it should be.
         """
         await self._settle(task, finishing(self.engine, task, result, seconds))
 

@@ -239,12 +239,13 @@ class AsyncTaskQueue(AsyncWorkflowQueue):
         """Why a task waits, in a sentence and in numbers, and when it is likely to start."""
         return await self.run(explain(self.engine, task_id))
 
-    async def reconcile(self, *, tasks: bool = True) -> Report:
+    async def reconcile(self, *, tasks: bool = True, dry_run: bool = False) -> Report:
         """Prove that all counts agree with what is held and queued; mend and report what does not.
 
-        `tasks`: also go through all tasks that are stored. Workers do a little of this with each of their sweeps.
+        `tasks`: also go through all tasks that are stored. `dry_run`: only report it; the server lets nothing be
+        written. Workers do a little of this with each of their sweeps.
         """
-        return await self.run(reconcile(self.engine, tasks=tasks))
+        return await self.run(reconcile(self.engine, tasks=tasks, dry_run=dry_run))
 
     async def get_stats(self) -> admin.QueueStats:
         """The queue in numbers."""

@@ -14,6 +14,7 @@ from fairque.core.events import EventBus, TaskPushed
 from fairque.core.middleware import Middleware, check_middleware
 from fairque.core.registry import default_registry
 from fairque.queue.consumer import Consumer
+from fairque.queue.forks import begins_anew
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import new_incarnation
 from fairque.queue.operations.push import Pushed
@@ -35,9 +36,18 @@ class BaseTaskQueue:
         self.engine = Engine(
             self.config.queue, self.config.key_prefix, bus=self.events, middleware=middleware
         )
+        self._begin_session()
+        begins_anew(self)
+
+    def _begin_session(self) -> None:
         self.client_id = new_incarnation()
         self._consumer = Consumer(self.engine)
         self._opened = False
+
+    def _begin_anew(self) -> list[Any]:
+        """In a forked child: nothing of the parent's is used; returns what must not be closed."""
+        self._begin_session()
+        return []
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ from redis.exceptions import RedisError
 from fairque.core.config import FairQueueConfig
 from fairque.core.events import EventBus
 from fairque.core.exceptions import (
+    FairQueueError,
     InvalidTaskError,
+    NotReplicatedError,
     QueueUnavailableError,
     WorkerDeadError,
 )
@@ -21,12 +24,12 @@ from fairque.core.middleware import Middleware
 from fairque.core.models import Task
 from fairque.queue.base import BaseTaskQueue
 from fairque.queue.connection import create_blocking_client
-from fairque.queue.consumer import check_settled, failing, finishing, releasing
+from fairque.queue.consumer import check_settled, failing, finishing, releasing, unsure_outcome
 from fairque.queue.listener import Listener
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin, claims
 from fairque.queue.operations.base import Flow
-from fairque.queue.operations.claims import Exchange, Settlement
+from fairque.queue.operations.claims import Exchange, Settlement, exchange_in
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -45,13 +48,22 @@ class ClaimingQueue(BaseTaskQueue):
         events: EventBus | None = None,
     ) -> None:
         super().__init__(config, middleware=middleware, events=events)
+        self._begin_connections()
+
+    # -- connections
+
+    def _begin_connections(self) -> None:
         self._lock = threading.RLock()
         self._calls = threading.Lock()
         self._manager: LuaScriptManager | None = None
         self._blocking: Any = None
         self._listener = Listener(self._blocking_client, self.engine.keys.wake(self.client_id))
 
-    # -- connections
+    def _begin_anew(self) -> list[Any]:
+        parents = [self._manager, self._blocking, self._listener, self._lock, self._calls]
+        super()._begin_anew()
+        self._begin_connections()
+        return parents
 
     def _blocking_client(self, seconds: float) -> Any:
         return create_blocking_client(self.config.redis, seconds)
@@ -124,6 +136,16 @@ class ClaimingQueue(BaseTaskQueue):
         wanted = 1 if count is None else count
         if wanted < 1:
             raise InvalidTaskError(f"count must be at least 1, not {count}")
+        try:
+            found = self._pop(wanted, wait, users, worker_id)
+        except Exception:
+            raise
+        except BaseException:  # a signal's, as of Ctrl-C
+            self._stop_waiting()
+            raise
+        return found if count is not None else found[0] if found else None
+
+    def _pop(self, wanted: int, wait: float, users: Sequence[str], worker_id: str | None) -> list[Task[Any]]:
         deadline = time.monotonic() + wait
         consumer = self._consumer
         while True:
@@ -145,7 +167,7 @@ class ClaimingQueue(BaseTaskQueue):
             if again:
                 continue
             if found or left <= 0:
-                return found if count is not None else found[0] if found else None
+                return found
             pause = min(left, MAX_POP_SECONDS, self.config.queue.lease_seconds / 3, due or MAX_POP_SECONDS)
             if not blocks:
                 # Nobody is woken for some tenants only.
@@ -156,6 +178,17 @@ class ClaimingQueue(BaseTaskQueue):
             finally:
                 with self._calls:
                     consumer.blocked -= 1
+
+    def _stop_waiting(self) -> None:
+        """After a pop that was interrupted: it waits no more, so a wake-up that it got goes on to somebody else, and
+        what an answer that never came may have brought goes back."""
+        consumer = self._consumer
+        with self._calls:
+            if not consumer.session.joined:
+                return
+            with contextlib.suppress(FairQueueError):  # its lease, or this object's next call, does the same
+                consumer.take(self.run(claims.fetch_lost(self.engine, consumer.session)))
+                self._claim(settlements=consumer.give_back())
 
     def _block(self, seconds: float) -> None:
         with self._lock:
@@ -200,6 +233,9 @@ class ClaimingQueue(BaseTaskQueue):
                 if not again:
                     raise
                 consumer.renew_session()
+            except NotReplicatedError as error:
+                consumer.take(exchange_in(error.reply))
+                raise
             else:
                 consumer.take(exchange)
                 return exchange
@@ -207,7 +243,11 @@ class ClaimingQueue(BaseTaskQueue):
 
     def _settle(self, task: Task[Any], settlement: Settlement) -> claims.Settled:
         with self._calls:
-            return check_settled(task, self._claim(settlements=[settlement]).codes[0])
+            try:
+                exchange = self._claim(settlements=[settlement])
+            except NotReplicatedError as error:
+                raise unsure_outcome(task, error) from None
+            return check_settled(task, exchange.codes[0])
 
     def finish(self, task: Task[Any], result: Any = None, *, seconds: float = 0.0) -> None:
         """A claimed task has succeeded, after `seconds` of run time.
@@ -215,6 +255,7 @@ class ClaimingQueue(BaseTaskQueue):
         Raises:
             StaleClaimError: the claim was lost; nothing is recorded.
             SerializationError, PayloadTooLargeError: the result cannot be stored.
+            NotReplicatedError: it is recorded, but not as durable as it should be.
         """
         self._settle(task, finishing(self.engine, task, result, seconds))
 

@@ -25,22 +25,24 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from fairque.core.config import RedisConfig
 from fairque.core.exceptions import ConfigError
 from fairque.core.redis_url import RedisAddress
+from fairque.queue.cancellable import cancellable
 from fairque.queue.connection_pools import (
     POOL_SECONDS,
     AsyncCluster,
     AsyncEmbeddedConnection,
     AsyncPool,
     AsyncSentinelPool,
+    AsyncSentinels,
     AsyncUnixConnection,
     Cluster,
     EmbeddedConnection,
     Pool,
     SentinelPool,
+    Sentinels,
 )
 
 SyncClient: TypeAlias = Redis | RedisCluster
@@ -77,7 +79,7 @@ def create_blocking_client(config: RedisConfig, block_seconds: float) -> SyncCli
     if address.kind == "cluster":
         return _cluster(address, options)
     if address.kind == "sentinel":
-        sentinel = Sentinel(list(address.nodes), sentinel_kwargs=_sentinel_options(config))  # type: ignore[no-untyped-call]
+        sentinel = Sentinels(list(address.nodes), sentinel_kwargs=_sentinel_options(config))  # type: ignore[no-untyped-call]
         pool = SentinelPool(address.service, sentinel, ssl=address.tls, **options)  # type: ignore[no-untyped-call]
         return Redis.from_pool(pool)
     connection: Any = {
@@ -108,15 +110,20 @@ def create_async_blocking_client(config: RedisConfig, block_seconds: float) -> A
         return _async_cluster(address, options)
     if address.kind == "sentinel":
         nodes, sentinel_options = list(address.nodes), _sentinel_options(config)
-        sentinel = aiosentinel.Sentinel(nodes, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
-        pool = AsyncSentinelPool(address.service, sentinel, ssl=address.tls, **options)  # type: ignore[no-untyped-call]
-        return aioredis.Redis.from_pool(pool)
+        sentinel = AsyncSentinels(nodes, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
+        managed = (
+            aiosentinel.SentinelManagedSSLConnection if address.tls else aiosentinel.SentinelManagedConnection
+        )
+        options["connection_class"] = cancellable(managed)
+        found = AsyncSentinelPool(address.service, sentinel, ssl=address.tls, **options)  # type: ignore[no-untyped-call]
+        return aioredis.Redis.from_pool(found)
     connection: Any = {
         "tcp": aioconnection.SSLConnection if address.tls else aioconnection.Connection,
         "unix": AsyncUnixConnection,
         "embedded": AsyncEmbeddedConnection,
     }[address.kind]
-    return aioredis.Redis.from_pool(AsyncPool(connection_class=connection, **_place(address), **options))
+    pool = AsyncPool(connection_class=cancellable(connection), **_place(address), **options)
+    return aioredis.Redis.from_pool(pool)
 
 
 def _options(config: RedisConfig, block_seconds: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,8 +20,9 @@ from redis.connection import BlockingConnectionPool, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError, RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.sentinel import SentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from fairque.queue.cancellable import cancellable
 from fairque.queue.embedded import ensure_server
 
 POOL_SECONDS = 20.0
@@ -52,6 +54,32 @@ class AsyncPool(aioconnection.BlockingConnectionPool):
             async with self._condition:
                 self._condition.notify()
             raise
+
+
+class Sentinels(Sentinel):
+    """Sentinels that threads may ask at the same time.
+
+    redis-py swaps two entries of its list by places that others may have changed meanwhile: sentinels were named twice
+    then, and others were lost. Here each call has a list of its own, which becomes everybody's when it is done.
+    """
+
+    def discover_master(self, service_name: str) -> Any:
+        asked = copy(self)
+        asked.sentinels = list(self.sentinels)
+        found = Sentinel.discover_master(asked, service_name)  # type: ignore[no-untyped-call]
+        self.sentinels = asked.sentinels
+        return found
+
+
+class AsyncSentinels(aiosentinel.Sentinel):
+    """`Sentinels` for one event loop."""
+
+    async def discover_master(self, service_name: str) -> Any:
+        asked = copy(self)
+        asked.sentinels = list(self.sentinels)
+        found = await aiosentinel.Sentinel.discover_master(asked, service_name)
+        self.sentinels = asked.sentinels
+        return found
 
 
 class SentinelPool(SentinelConnectionPool, Pool):
@@ -134,6 +162,10 @@ class AsyncCluster(aioredis.RedisCluster):
 
     def __init__(self, *, max_connections: int, **options: Any) -> None:
         super().__init__(max_connections=max_connections, **options)
+        # The nodes that it finds are made with these, those that it was given were made without.
+        self.connection_kwargs["connection_class"] = cancellable(self.connection_kwargs["connection_class"])
+        for node in self.nodes_manager.startup_nodes.values():
+            node.connection_class = cancellable(node.connection_class)  # type: ignore[arg-type]
         # Counts all nodes together, so no node's own limit can be hit.
         self._free = asyncio.Semaphore(max_connections)
         self._limit = max_connections

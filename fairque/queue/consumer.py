@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fairque.core.codec import encode_error, encode_value
-from fairque.core.exceptions import PayloadTooLargeError, StaleClaimError
+from fairque.core.exceptions import NotReplicatedError, PayloadTooLargeError, StaleClaimError
 from fairque.core.keys import encode
 from fairque.core.models import Task
 from fairque.core.retry import DEFAULT_RETRY, Discard, RetryAfter, Snooze
@@ -65,6 +65,11 @@ class Consumer:
         for task in found:
             self.waiting.remove(task)
         return found
+
+    def give_back(self) -> list[Settlement]:
+        """What was claimed and nobody took, as settlements to go with the next call."""
+        waiting, self.waiting = self.waiting, deque()
+        return [releasing(task) for task in waiting]
 
     def count(self, users: Sequence[str] = ()) -> int:
         """How many wait here to be handed out, only of `users` if there are any."""
@@ -126,6 +131,20 @@ def failing(engine: Engine, task: Task[Any], error: BaseException, seconds: floa
 def releasing(task: Task[Any]) -> Settlement:
     """The settlement that gives a task back unstarted."""
     return Settlement(encode(task.task_id), token_of(task), "release")
+
+
+def unsure_outcome(task: Task[Any], error: NotReplicatedError) -> NotReplicatedError:
+    """The error of a settlement that was not confirmed."""
+    return NotReplicatedError(
+        f"the outcome of task {task.task_id} is recorded, but not yet as queue.durability wants it: {error}, and the "
+        "task run again. There is nothing to repeat",
+        task_id=task.task_id,
+        user_id=task.user_id,
+        confirmed=error.confirmed,
+        wanted=error.wanted,
+        script=error.script,
+        reply=error.reply,
+    )
 
 
 def check_settled(task: Task[Any], code: Settled) -> Settled:

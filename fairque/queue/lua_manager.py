@@ -35,6 +35,7 @@ from fairque.core.exceptions import (
     GroupInUseError,
     InvalidStateError,
     NotLeaderError,
+    NotReplicatedError,
     QueueFullError,
     QueueUnavailableError,
     ScheduleNotFoundError,
@@ -44,9 +45,12 @@ from fairque.core.exceptions import (
     WorkerDeadError,
 )
 from fairque.core.keys import decode
+from fairque.queue import denied
+from fairque.queue.assured import Assured, read_both, read_both_async
 from fairque.queue.connection import AsyncClient, SyncClient
 from fairque.queue.operations.base import Call, Flow
 from fairque.queue.spare import give_back, give_back_async, lend, lend_async
+from fairque.queue.tls_hints import hint
 from fairque.scripts import Clock, load
 
 T = TypeVar("T")
@@ -113,6 +117,8 @@ def map_error(error: RedisError, script: str) -> FairQueueError:
                 "the right (ACL SETUSER <user> +function|load), or let a client of this version connect once as "
                 "a user that has it"
             )
+        case _ if refusal := denied.meaning(text):
+            return refusal
         case _ if isinstance(error, _REFUSED) or code in ("NOAUTH", "NOPERM", "WRONGPASS"):
             return QueueUnavailableError(
                 f"the server refuses this client: {text}; see redis.username and redis.password"
@@ -131,6 +137,7 @@ class _BaseLuaScriptManager:
     def __init__(self, clock: Clock = "server") -> None:
         self.library = load(clock)
         self._loading = ("FUNCTION", "LOAD", "REPLACE", self.library.text)
+        self.assured = Assured(self.library)
 
     def _command(self, call: Call) -> tuple[Any, ...]:
         script = self.library.scripts[call.script]
@@ -147,8 +154,9 @@ def _pauses(call: Call) -> Iterator[float]:
     return iter(RESEND_PAUSES if call.resend else ())
 
 
-def _unavailable(error: Exception, call: Call) -> QueueUnavailableError:
+def _unavailable(error: Exception, call: Call, pool: Any) -> QueueUnavailableError:
     told = str(error) or type(error).__name__
+    told += hint(told, pool)
     return QueueUnavailableError(f"no answer from the server to {call.script}: {told}")
 
 
@@ -168,30 +176,50 @@ class LuaScriptManager(_BaseLuaScriptManager):
         """
         command = self._command(call)
         pauses = _pauses(call)
+        assured = call.assurance and self.assured.command_for(call)
         while True:
             try:
+                if assured:
+                    return self.assured.check(call, *(self._send(command, assured)))
                 return self._send(command)
+            except ReadOnlyError as error:  # another server is the primary now, and nothing has run here
+                pause = next(pauses, None)
+                if pause is None:
+                    raise map_error(error, call.script) from None
+                time.sleep(pause)
             except ResponseError as error:
-                raise map_error(error, call.script) from None
+                raise self._meaning(error, call) from None
             except FairQueueError:
                 raise
             except _AWAY as error:
                 pause = next(pauses, None)
                 if pause is None:
-                    raise _unavailable(error, call) from error
+                    raise _unavailable(error, call, self._pool) from error
                 time.sleep(pause)
             except RedisError as error:
                 raise map_error(error, call.script) from error
 
-    def _send(self, command: tuple[Any, ...]) -> Any:
+    def _meaning(self, error: ResponseError, call: Call) -> FairQueueError:
+        """As `map_error`; if a script lacks a right, the server is asked which."""
+        if denied.in_script(str(error)) and call.script != "rights":
+            try:
+                lacking = self._send(self._command(denied.rights_call(call)))
+            except (RedisError, OSError):
+                lacking = []
+            if refusal := denied.meaning(str(error), [name.decode() for name in lacking]):
+                return refusal
+        return map_error(error, call.script)
+
+    def _send(self, command: tuple[Any, ...], assured: tuple[Any, ...] | None = None) -> Any:
+        """The reply, with `assured` a pair: the reply to that too."""
         connection: Any = None if self._pool is None else lend(self._pool)
         try:
             refusal: ResponseError | None = None
             for again in range(LOADS):
                 try:
                     if again and connection is not None:
-                        return self._load_and_ask(connection, command)
-                    return self._ask(connection, command)
+                        return self._load_and_ask(connection, command, assured)
+                    return self._ask(connection, command, assured)
                 except ResponseError as error:
                     if not _is_missing(error):
                         raise
@@ -199,7 +227,11 @@ class LuaScriptManager(_BaseLuaScriptManager):
                         raise refusal from None
                 if connection is None:
                     refusal = self._load()
-            return self._ask(connection, command)
+            return self._ask(connection, command, assured)
+        except ReadOnlyError:
+            if connection is not None:
+                connection.disconnect()  # where the primary is, is asked anew
+            raise
         except ResponseError:
             raise
         except BaseException:
@@ -222,21 +254,31 @@ class LuaScriptManager(_BaseLuaScriptManager):
         except RedisError:
             return lambda: self.execute(call)  # which says what that means, if it is still so
         try:
-            connection.send_packed_command((pack_command(self._command(call)),), check_health=False)
+            assured = call.assurance and self.assured.command_for(call)
+            commands = [self._command(call), *([assured] if assured else ())]
+            connection.send_packed_command(
+                [pack_command(command) for command in commands], check_health=False
+            )
         except BaseException as error:
             connection.disconnect()
             give_back(self._pool, connection)
             if not isinstance(error, _AWAY):
                 raise
             return lambda: self.execute(call)
-        return lambda: self._end(connection, call)
+        return lambda: self._end(connection, call, bool(assured))
 
-    def _end(self, connection: Any, call: Call) -> Any:
+    def _end(self, connection: Any, call: Call, assured: bool) -> Any:
         try:
+            if assured:
+                return self.assured.check(call, *read_both(connection))
             return connection.read_response()
+        except ReadOnlyError:
+            connection.disconnect()
+        except NotReplicatedError:
+            raise
         except ResponseError as error:
             if not _is_missing(error):
-                raise map_error(error, call.script) from None
+                raise self._meaning(error, call) from None
         except _AWAY:
             connection.disconnect()
         except BaseException:
@@ -246,16 +288,22 @@ class LuaScriptManager(_BaseLuaScriptManager):
             give_back(self._pool, connection)
         return self.execute(call)
 
-    def _ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
+    def _ask(self, connection: Any, command: tuple[Any, ...], assured: tuple[Any, ...] | None = None) -> Any:
         if connection is None:
             return self.client.execute_command(*command)
         # What redis-py would do before this, it does for arguments of other kinds than ours.
+        if assured:
+            both = pack_command(command) + pack_command(assured)
+            connection.send_packed_command((both,), check_health=False)
+            return read_both(connection)
         connection.send_packed_command((pack_command(command),), check_health=False)
         return connection.read_response()
 
-    def _load_and_ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
+    def _load_and_ask(
+        self, connection: Any, command: tuple[Any, ...], assured: tuple[Any, ...] | None = None
+    ) -> Any:
         """Both at once: the server takes them one after the other, so that nobody deletes the library in between."""
-        both = connection.pack_commands([self._loading, command])
+        both = connection.pack_commands([self._loading, command, *([assured] if assured else ())])
         connection.send_packed_command(both, check_health=False)
         refusal: ResponseError | None = None
         try:
@@ -263,6 +311,8 @@ class LuaScriptManager(_BaseLuaScriptManager):
         except ResponseError as error:
             refusal = error
         try:
+            if assured:
+                return read_both(connection)
             return connection.read_response()
         except ResponseError as error:
             if refusal is not None and _is_missing(error):
@@ -303,30 +353,50 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
         """
         command = self._command(call)
         pauses = _pauses(call)
+        assured = call.assurance and self.assured.command_for(call)
         while True:
             try:
+                if assured:
+                    return self.assured.check(call, *(await self._send(command, assured)))
                 return await self._send(command)
+            except ReadOnlyError as error:  # another server is the primary now, and nothing has run here
+                pause = next(pauses, None)
+                if pause is None:
+                    raise map_error(error, call.script) from None
+                await asyncio.sleep(pause)
             except ResponseError as error:
-                raise map_error(error, call.script) from None
+                raise await self._meaning(error, call) from None
             except FairQueueError:
                 raise
             except _AWAY as error:
                 pause = next(pauses, None)
                 if pause is None:
-                    raise _unavailable(error, call) from error
+                    raise _unavailable(error, call, self._pool) from error
                 await asyncio.sleep(pause)
             except RedisError as error:
                 raise map_error(error, call.script) from error
 
-    async def _send(self, command: tuple[Any, ...]) -> Any:
+    async def _meaning(self, error: ResponseError, call: Call) -> FairQueueError:
+        """As `map_error`; if a script lacks a right, the server is asked which."""
+        if denied.in_script(str(error)) and call.script != "rights":
+            try:
+                lacking = await self._send(self._command(denied.rights_call(call)))
+            except (RedisError, OSError):
+                lacking = []
+            if refusal := denied.meaning(str(error), [name.decode() for name in lacking]):
+                return refusal
+        return map_error(error, call.script)
+
+    async def _send(self, command: tuple[Any, ...], assured: tuple[Any, ...] | None = None) -> Any:
+        """The reply, with `assured` a pair: the reply to that too."""
         connection: Any = None if self._pool is None else await lend_async(self._pool)
         try:
             refusal: ResponseError | None = None
             for again in range(LOADS):
                 try:
                     if again and connection is not None:
-                        return await self._load_and_ask(connection, command)
-                    return await self._ask(connection, command)
+                        return await self._load_and_ask(connection, command, assured)
+                    return await self._ask(connection, command, assured)
                 except ResponseError as error:
                     if not _is_missing(error):
                         raise
@@ -334,7 +404,11 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
                         raise refusal from None
                 if connection is None:
                     refusal = await self._load()
-            return await self._ask(connection, command)
+            return await self._ask(connection, command, assured)
+        except ReadOnlyError:
+            if connection is not None:
+                await connection.disconnect(nowait=True)  # where the primary is, is asked anew
+            raise
         except ResponseError:
             raise
         except BaseException:
@@ -346,15 +420,23 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
             if connection is not None:
                 await give_back_async(self._pool, connection)
 
-    async def _ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
+    async def _ask(
+        self, connection: Any, command: tuple[Any, ...], assured: tuple[Any, ...] | None = None
+    ) -> Any:
         if connection is None:
             return await self.client.execute_command(*command)
+        if assured:
+            both = pack_command(command) + pack_command(assured)
+            await connection.send_packed_command(both, check_health=False)
+            return await read_both_async(connection)
         await connection.send_packed_command(pack_command(command), check_health=False)
         return await connection.read_response()
 
-    async def _load_and_ask(self, connection: Any, command: tuple[Any, ...]) -> Any:
+    async def _load_and_ask(
+        self, connection: Any, command: tuple[Any, ...], assured: tuple[Any, ...] | None = None
+    ) -> Any:
         """As of `LuaScriptManager`."""
-        both = connection.pack_commands([self._loading, command])
+        both = connection.pack_commands([self._loading, command, *([assured] if assured else ())])
         await connection.send_packed_command(both, check_health=False)
         refusal: ResponseError | None = None
         try:
@@ -362,6 +444,8 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
         except ResponseError as error:
             refusal = error
         try:
+            if assured:
+                return await read_both_async(connection)
             return await connection.read_response()
         except ResponseError as error:
             if refusal is not None and _is_missing(error):

@@ -234,12 +234,13 @@ class TaskQueue(WorkflowQueue):
         """Why a task waits, in a sentence and in numbers, and when it is likely to start."""
         return self.run(explain(self.engine, task_id))
 
-    def reconcile(self, *, tasks: bool = True) -> Report:
+    def reconcile(self, *, tasks: bool = True, dry_run: bool = False) -> Report:
         """Prove that all counts agree with what is held and queued; mend and report what does not.
 
-        `tasks`: also go through all tasks that are stored. Workers do a little of this with each of their sweeps.
+        `tasks`: also go through all tasks that are stored. `dry_run`: only report it; the server lets nothing be
+        written. Workers do a little of this with each of their sweeps.
         """
-        return self.run(reconcile(self.engine, tasks=tasks))
+        return self.run(reconcile(self.engine, tasks=tasks, dry_run=dry_run))
 
     def get_stats(self) -> admin.QueueStats:
         """The queue in numbers."""

@@ -94,7 +94,4 @@ def _is_rule(name: str) -> bool:
 
 def without_effect(config: FairQueueConfig) -> list[str]:
     """The settings that are taken but not acted on by this version, by their paths."""
-    found = [f"plugins.{name}" for name in config.plugins]
-    if config.queue.durability != "local":
-        found.append("queue.durability")
-    return found
+    return [f"plugins.{name}" for name in config.plugins]

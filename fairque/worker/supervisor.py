@@ -138,6 +138,7 @@ class Supervisor:
             OSError: `health_port` is taken.
         """
         manager = LuaScriptManager(self.config.redis.create_redis_client())
+        manager.assured.lenient = True
         manager.run(admin.open_queue(self._engine))
         apply_policies(manager, self._engine, self.config)
         if self._scheduler is not None:

@@ -138,6 +138,7 @@ class Worker:
         entry = self.entry
         manager = self._manager = LuaScriptManager(self.config.redis.create_redis_client())
         undo.callback(manager.client.close)
+        manager.assured.lenient = True
         manager.run(admin.open_queue(self._engine))
         if self._page is None:  # else the supervisor has done so
             apply_policies(manager, self._engine, self.config)

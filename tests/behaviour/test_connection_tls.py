@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from redis import exceptions
 
-from fairque.core.config import RedisConfig
-from fairque.core.exceptions import ConfigError
+from fairque.core.config import FairQueueConfig, RedisConfig
+from fairque.core.exceptions import ConfigError, QueueUnavailableError
+from fairque.core.models import Task
 from tests.support.clients import Client, connect, mode, until
+from tests.support.facades import Facades
 from tests.support.require import require_program
 from tests.support.servers import ServerProcess, free_port
 from tests.support.topologies import cluster_options, form_cluster, sentinel_process
@@ -146,6 +148,47 @@ def test_tls_with_a_wrong_host_name(
     with pytest.raises(exceptions.ConnectionError, match="Hostname mismatch"):
         connect(**place, **trusted)("PING")
     assert connect(**place, **trusted, ssl_check_hostname=False)("PING")
+
+
+@pytest.mark.parametrize(
+    ("ca", "client", "server", "words"),
+    [
+        ("ca", "client", "mutual", None),
+        ("ca", None, "mutual", r"a certificate of its clients: redis\.ssl_certfile and redis\.ssl_keyfile"),
+        ("ca", "stranger", "mutual", r"tls-ca-cert-file"),
+        ("stranger", None, "elsewhere", r"redis\.ssl_ca_certs"),
+        (None, None, "elsewhere", r"redis\.ssl_ca_certs"),
+        ("ca", None, "elsewhere", r"another name.*redis\.url"),
+    ],
+)
+def test_a_queue_over_tls_says_what_to_change(
+    request: pytest.FixtureRequest,
+    mode: str,
+    certificates: Certificates,
+    ca: str | None,
+    client: str | None,
+    server: str,
+    words: str | None,
+) -> None:
+    section: dict[str, Any] = {"url": f"rediss://localhost:{request.getfixturevalue(server)}"}
+    if ca is not None:
+        section["ssl_ca_certs"] = certificates(f"{ca}.crt")
+    if client is not None:
+        section |= {
+            "ssl_certfile": certificates(f"{client}.crt"),
+            "ssl_keyfile": certificates(f"{client}.key"),
+        }
+    facades = Facades(mode)
+    try:
+        queue = facades.make(FairQueueConfig.from_dict({"redis": section}))
+        if words is None:
+            queue.push(Task.create(payload=1))
+            queue.finish(queue.pop(), "done")
+        else:
+            with pytest.raises(QueueUnavailableError, match=words):
+                queue.push(Task.create(payload=1))
+    finally:
+        facades.close()
 
 
 def test_tls_and_no_tls_do_not_meet(connect: Callable[..., Client], elsewhere: int) -> None:

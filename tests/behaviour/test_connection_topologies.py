@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from redis import exceptions
 from fairque.core.config import RedisConfig
 from fairque.queue import connection, connection_pools
 from tests.support.clients import Client, blocked_clients, connect, mode, until
+from tests.support.failover import sentinel_trio
 from tests.support.proxy import FaultProxy
 from tests.support.servers import ServerProcess, free_port
 from tests.support.topologies import cluster_options, form_cluster, sentinel_process
@@ -150,6 +152,36 @@ def _set(client: Client, key: str, value: str) -> bool:
     except (exceptions.ConnectionError, exceptions.ReadOnlyError, exceptions.TimeoutError):
         return False
     return True
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_all_sentinels_stay_known_however_many_ask_at_once(redis_path: Path, kind: str) -> None:
+    """redis-py swaps entries of its list by places that others have changed meanwhile, and so loses some."""
+    with sentinel_trio(redis_path, down_after_milliseconds=30_000) as trio:
+        gone = free_port()  # the first to be asked answers nothing, so that each call swaps
+        nodes = ",".join(f"127.0.0.1:{port}" for port in (gone, *trio.sentinels))
+        config = RedisConfig(url=f"sentinel://{nodes}/mine")
+
+        async def ask_at_once() -> Any:
+            client: Any = connection.create_async_client(config)
+            for _ in range(5):
+                pool = client.connection_pool
+                await asyncio.gather(*(pool.get_master_address() for _ in range(20)))
+            await client.aclose()
+            return pool.sentinel_manager.sentinels
+
+        if kind == "tasks":
+            sentinels = asyncio.run(ask_at_once())
+        else:
+            client: Any = connection.create_client(config)
+            pool = client.connection_pool
+            with ThreadPoolExecutor(20) as threads:
+                for future in [threads.submit(pool.get_master_address) for _ in range(200)]:
+                    future.result()
+            sentinels = pool.sentinel_manager.sentinels
+            client.close()
+        ports = sorted(one.connection_pool.connection_kwargs["port"] for one in sentinels)
+        assert ports == sorted((gone, *trio.sentinels))
 
 
 def test_a_service_that_no_sentinel_knows(connect: Callable[..., Client], redis_path: Path) -> None:

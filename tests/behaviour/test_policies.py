@@ -397,5 +397,5 @@ def test_workers_that_publish_at_the_same_time_mix_nothing(queue: Any, flushed: 
 def test_what_has_no_effect_yet_is_told() -> None:
     config = FairQueueConfig.from_dict({**FILE, "queue": {"max_user_share": 0.5, "steal_after_seconds": 1}})
     assert without_effect(config) == []
-    config = FairQueueConfig.from_dict({"plugins": {"metrics": {}}, "queue": {"durability": "replicated"}})
-    assert without_effect(config) == ["plugins.metrics", "queue.durability"]
+    config = FairQueueConfig.from_dict({"plugins": {"metrics": {}}})
+    assert without_effect(config) == ["plugins.metrics"]

@@ -261,7 +261,7 @@ def test_what_does_not_need_the_clock_does_not_read_it() -> None:
     free = {name for name in SCRIPTS if "clock.read(settings)" not in function_of(name)}
     assert free == {
         "get_policies", "get_results", "get_task", "get_workflow", "list_nodes", "list_policies", "list_tasks",
-        "list_workflows", "open", "schedule_history", "watch", "watch_workflow", "xcom_delete", "xcom_pull",
+        "list_workflows", "open", "rights", "schedule_history", "watch", "watch_workflow", "xcom_delete", "xcom_pull",
         "xcom_watch",
     }  # fmt: skip
 
@@ -277,9 +277,9 @@ def test_only_what_adds_to_the_queue_is_refused_by_a_full_server() -> None:
 def test_reads_are_marked_so() -> None:
     reads = {name for name, script in SCRIPTS.items() if script.reads_only}
     assert reads == {
-        "explain", "get_policies", "get_results", "get_stats", "get_task", "get_users", "get_workflow", "list_nodes",
-        "list_policies", "list_tasks", "list_users", "list_workflows", "schedule_history", "schedule_list",
-        "xcom_list", "xcom_pull",
+        "examine", "explain", "get_policies", "get_results", "get_stats", "get_task", "get_users", "get_workflow",
+        "list_nodes", "list_policies", "list_tasks", "list_users", "list_workflows", "rights", "schedule_history",
+        "schedule_list", "xcom_list", "xcom_pull",
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import redis
 
 from fairque.core.config import FairQueueConfig
 from fairque.core.states import TaskState
+from fairque.queue.queue import TaskQueue
 from tests.conftest import passed
 from tests.support.facades import MODES, Clock, Facades
 from tests.support.invariants import assert_consistent
@@ -106,6 +107,16 @@ def clock() -> Clock:
 def timed(make_queue: MakeQueue, clock: Clock) -> Any:
     """A queue whose time is `clock`'s."""
     return make_queue(clock=clock)
+
+
+@pytest.fixture
+def tidy(request: pytest.FixtureRequest, flushed: redis.Redis, server: ServerProcess) -> Iterator[None]:
+    """For tests that make their queues themselves: what `make_queue` does at the end."""
+    yield
+    if passed(request.node):
+        assert_consistent(flushed)
+        with TaskQueue(config_for(server.url)) as queue:
+            empty(queue)
 
 
 def empty(queue: Any) -> None:

@@ -7,6 +7,7 @@ anybody awaits. (The shape is psycopg 3's: the protocol in generators, the waiti
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from fairque.core.config import QueueConfig
 from fairque.core.events import EventBus
 from fairque.core.keys import Keys
 from fairque.core.middleware import Middleware
+from fairque.queue.operations.doubts import Doubts
+from fairque.queue.operations.durability import Assurance, assurance_of
 
 T = TypeVar("T")
 Argument: TypeAlias = bytes | str | int | float
@@ -26,12 +29,13 @@ class Call:
     """One script call. `resend`: whether it may be sent again when its reply was lost.
 
     That is so if the server can tell a repetition (by operation id, call number or token) or if one changes
-    nothing.
+    nothing. `assurance`: what it waits for before it counts as done, if that is anything.
     """
 
     script: str
     argv: Sequence[Argument]
     resend: bool = True
+    assurance: Assurance | None = None
 
 
 Flow: TypeAlias = Generator[Call, Any, T]
@@ -60,6 +64,8 @@ class Engine:
         self.bus = bus or EventBus()
         self.middleware = tuple(middleware)
         self.now = now
+        self.assurance = assurance_of(config)
+        self.doubts = Doubts(lambda: os.urandom(8))
         self._settings = _SETTINGS.pack(
             config.fairness == "worker_time",
             round(config.aging_seconds * 1e6),
@@ -81,7 +87,7 @@ class Engine:
 
     def call(self, script: str, *argv: Argument, resend: bool = True) -> Call:
         """A call of `script` with this queue's prefix and settings before `argv`."""
-        return Call(script, (self.keys.prefix, self.settings, *argv), resend)
+        return Call(script, (self.keys.prefix, self.settings, *argv), resend, self.assurance)
 
 
 def chunked(

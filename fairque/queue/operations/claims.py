@@ -22,6 +22,7 @@ import msgspec
 from fairque.core.exceptions import (
     FairQueueError,
     InvalidTaskError,
+    NotReplicatedError,
     QueueUnavailableError,
     SerializationError,
     StaleClaimError,
@@ -150,12 +151,22 @@ def settle_and_claim(
 
     Raises:
         WorkerDeadError: this incarnation was declared dead, or has never joined.
+        NotReplicatedError: it is done, but not as durable as it should be; the error has the reply.
         InvalidTaskError: a user id is none, or there are over 1,000.
     """
     call = exchange_call(
         engine, session, want, settlements, int(park) + 2 * others_block + 4 * only_if_none, holding, users
     )
-    reply = yield call
+    return (yield from _answer(engine, session, call))
+
+
+def _answer(engine: Engine, session: Session, call: Call) -> Flow[Exchange]:
+    """What the reply says. Once it was read, the call is not lost, also if it is not as durable as it should be."""
+    try:
+        reply = yield call
+    except NotReplicatedError:
+        session.lost = None
+        raise
     exchange = yield from complete(engine, exchange_in(reply))
     session.lost = None
     return exchange
@@ -221,10 +232,7 @@ def fetch_lost(engine: Engine, session: Session) -> Flow[Exchange | None]:
     """The answer to the call whose reply was lost (a cancelled await, a broken connection), or None."""
     if session.lost is None:
         return None
-    reply = yield session.lost
-    exchange = yield from complete(engine, exchange_in(reply))
-    session.lost = None
-    return exchange
+    return (yield from _answer(engine, session, session.lost))
 
 
 def exchange_in(reply: Any) -> Exchange:

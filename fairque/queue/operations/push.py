@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -17,6 +16,7 @@ from fairque.core.exceptions import (
     FairQueueError,
     GraphTooLargeError,
     InvalidTaskError,
+    NotReplicatedError,
     PayloadTooLargeError,
     QuotaExceededError,
     UnknownDependencyError,
@@ -123,7 +123,7 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
         max_retries=engine.config.default_max_retries if task.max_retries is None else task.max_retries,
         cost=round(task.cost * 1000),
         expires=0 if task.expires_at is None else max(1, micros(task.expires_at)),
-        op=os.urandom(8),
+        op=engine.doubts.op_for(task.task_id),
         dedup=dedup,
         limiter="" if task.limiter is None else _limiter(task),
     )
@@ -251,14 +251,19 @@ def push(engine: Engine, task: Task[Any]) -> Flow[Pushed]:
         UnknownDependencyError: it waits for a task that the server does not know.
         CycleError: it waits for a task that waits for it.
         QueueFullError: the server has no memory for it.
+        NotReplicatedError: it is stored, but not as `queue.durability` wants it; the same push may be repeated.
     """
     packed = pack(engine, task)
     others = waits_for(task, packed[1])
-    if others:
-        node = pack_node(task, packed, (), others)
-        code, task_id = yield engine.call("push_graph", "", "", "", "", node)
-    else:
-        code, task_id = yield engine.call("push", *packed)
+    with engine.doubts.about((task.task_id,)):
+        try:
+            if others:
+                node = pack_node(task, packed, (), others)
+                code, task_id = yield engine.call("push_graph", "", "", "", "", node)
+            else:
+                code, task_id = yield engine.call("push", *packed)
+        except NotReplicatedError as error:
+            raise unsure(task, error) from None
     pushed = outcome_of(task, code, task_id)
     if pushed.error:
         raise pushed.error
@@ -292,18 +297,43 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
         part = ready[start:end]
         start = end
         try:
-            if any(others for _, _, others in part):
-                nodes = [pack_node(tasks[index], item, (), others) for index, item, others in part]
-                reply = yield engine.call("push_graph", "", "", "", "", *nodes)
-            else:
-                reply = yield engine.call("push", *(argument for _, item, _ in part for argument in item))
+            with engine.doubts.about([tasks[index].task_id for index, _, _ in part]):
+                if any(others for _, _, others in part):
+                    nodes = [pack_node(tasks[index], item, (), others) for index, item, others in part]
+                    reply = yield engine.call("push_graph", "", "", "", "", *nodes)
+                else:
+                    reply = yield engine.call("push", *(argument for _, item, _ in part for argument in item))
+        except NotReplicatedError as error:
+            for (index, _, _), code, task_id in _triples(part, error.reply):
+                pushed = outcome_of(tasks[index], code, task_id)
+                outcomes[index] = replace(pushed, error=pushed.error or unsure(tasks[index], error))
+            continue
         except FairQueueError as error:
             for index, _, _ in part:
                 outcomes[index] = _refused(tasks[index], error)
             continue
-        for (index, _, _), code, task_id in zip(part, reply[::2], reply[1::2], strict=True):
+        for (index, _, _), code, task_id in _triples(part, reply):
             outcomes[index] = outcome_of(tasks[index], code, task_id)
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _triples(part: list[Any], reply: Any) -> Iterator[tuple[Any, int, bytes]]:
+    """Each item of a chunk with its code and what that says."""
+    return zip(part, reply[::2], reply[1::2], strict=True)
+
+
+def unsure(task: Task[Any], error: NotReplicatedError) -> NotReplicatedError:
+    """The error of one task whose push was not confirmed."""
+    return NotReplicatedError(
+        f"task {task.task_id} of user {task.user_id!r} is stored, but not yet as queue.durability wants it: {error}. "
+        "Push the same task again with the same queue object: it is told from a duplicate",
+        task_id=task.task_id,
+        user_id=task.user_id,
+        confirmed=error.confirmed,
+        wanted=error.wanted,
+        script=error.script,
+        reply=error.reply,
+    )
 
 
 def _refused(task: Any, error: FairQueueError) -> Pushed:

@@ -50,19 +50,25 @@ class Report:
     repaired: tuple[Repair, ...]
 
 
-def reconcile(engine: Engine, *, tasks: bool = True) -> Flow[Report]:
-    """Compare everything, and mend what does not agree. `tasks`: also go through all tasks that are stored.
+def reconcile(engine: Engine, *, tasks: bool = True, dry_run: bool = False) -> Flow[Report]:
+    """Compare everything, and mend what does not agree. `tasks`: also go through all tasks that are stored. `dry_run`:
+    only say what would be mended, by a script that the server lets write nothing; it may also run on a replica.
 
     In chunks of 500; only what workers hold is read in one call, at most as many tasks as they have slots.
     """
     steps = (*(_TASKS if tasks else _TASKS[:1]), *(_REGISTRIES if tasks else ()), *_COUNTS)
     checked = 0
     repaired: list[Repair] = []
+    script = "examine" if dry_run else "reconcile"
     for step in steps:
-        page = yield from _walk(engine, step)
+        if dry_run and step == "placing":
+            continue
+        page = yield from _walk(engine, step, script=script)
         checked += page.checked
         repaired += page.repaired
-    repaired += yield from _check_sums(engine)
+    repaired += yield from _check_sums(engine, script)
+    if dry_run:
+        return Report(checked, tuple(dict.fromkeys(repaired)))
     if repaired:
         # Levels and sums may have begun anew for it. Once all users are in place again, nothing more should be found.
         for step in ("placing", *_COUNTS):
@@ -80,14 +86,16 @@ class _Pages:
     members: dict[str, list[str]]
 
 
-def _walk(engine: Engine, step: str, members_of: Collection[str] = ()) -> Flow[_Pages]:
+def _walk(
+    engine: Engine, step: str, members_of: Collection[str] = (), *, script: str = "reconcile"
+) -> Flow[_Pages]:
     """All pages of one step. `members_of`: of which organisations the members are remembered."""
     cursor, checked = "0", 0
     repaired: list[Repair] = []
     waiting: defaultdict[str, int] = defaultdict(int)
     members: defaultdict[str, list[str]] = defaultdict(list)
     while True:
-        following, looked, parts, told = yield engine.call("reconcile", step, cursor)
+        following, looked, parts, told = yield engine.call(script, step, cursor)
         checked += looked
         repaired += _repairs(parts)
         for group, user, queued, delayed in zip(*(iter(told),) * 4, strict=True):
@@ -107,20 +115,20 @@ def _repairs(parts: list[bytes]) -> Iterator[Repair]:
         yield Repair(f"{what} of {name}", was, now)
 
 
-def _check_sums(engine: Engine) -> Flow[list[Repair]]:
+def _check_sums(engine: Engine, script: str) -> Flow[list[Repair]]:
     """What organisations count against what their members have.
 
     Others push and claim while members are walked through, so that the two may differ for a moment: whose do is then
     compared in one call with all of its members.
     """
-    members = (yield from _walk(engine, "users")).waiting
-    groups = (yield from _walk(engine, "sums")).waiting
+    members = (yield from _walk(engine, "users", script=script)).waiting
+    groups = (yield from _walk(engine, "sums", script=script)).waiting
     doubtful = {group for group, waiting in groups.items() if waiting != members.get(group, 0)}
     if not doubtful:
         return []
-    named = (yield from _walk(engine, "users", doubtful)).members
+    named = (yield from _walk(engine, "users", doubtful, script=script)).members
     repaired: list[Repair] = []
     for group in sorted(doubtful):
-        parts = yield engine.call("reconcile", "count", _pack([group, *named.get(group, ())]))
+        parts = yield engine.call(script, "count", _pack([group, *named.get(group, ())]))
         repaired += _repairs(parts[2])
     return repaired

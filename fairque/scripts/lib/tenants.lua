@@ -282,6 +282,7 @@ levels.tenant = tenants.get
 -- nothing of the tenant starts that stands in that key, until it is mended by hand or by `queue.reconcile()`; all others go on.
 function tenants.is_broken(reply)
   if type(reply) ~= 'table' or not reply.err then return false end
+  if string.find(reply.err, 'read-only script', 1, true) then return true end -- it only looks (lib/pretend.lua)
   if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply) end
   stats.add('broken')
   return true

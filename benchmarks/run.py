@@ -30,7 +30,7 @@ from bench.processes import BenchmarkError, terminated_like_interrupted
 from bench.records import Records, machine
 from bench.stage import Stage
 from bench.tables import Table, all_tables
-from bench.workloads import drain, enqueue, memory, mixed, noisy, pickup
+from bench.workloads import drain, enqueue, fanin, memory, mixed, noisy, pickup
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -45,11 +45,12 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "memory": memory.run,
     "noisy": noisy.run,
     "mixed": mixed.run,
+    "fanin": fanin.run,
     "footprint": footprint.run,
     "scaling": scaling.run,
     "soak": soak.run,
 }
-QUICK_WORKLOADS = ("limits", "budget", "drain", "enqueue", "pickup", "memory", "noisy", "mixed")
+QUICK_WORKLOADS = ("limits", "budget", "drain", "enqueue", "pickup", "memory", "noisy", "mixed", "fanin")
 REPEAT = 3
 
 

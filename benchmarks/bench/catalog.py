@@ -33,7 +33,7 @@ class System:
 
     `modes`: what runs its tasks. `pushes`: how it can enqueue. `drain_tasks`: how many no-ops it is given, so that a
     drain takes some seconds. `tenants`: whether tenants can have queues of their own. `one_by_one`: a process runs one
-    task at a time, so ten slots are ten processes.
+    task at a time, so ten slots are ten processes. `fans_in`: a task can follow on many, and get their results.
     """
 
     name: str
@@ -48,6 +48,7 @@ class System:
     variables: Mapping[str, str] = field(default_factory=dict)
     tenants: bool = False
     one_by_one: bool = False
+    fans_in: bool = False
     module: str = ""
     noop: str = "noop"
     async_slots: int = ASYNC_COUNT
@@ -144,6 +145,7 @@ FAIRQUE = System(
     "`result_ttl_seconds: 0`, since the peers store no results either; bulk is `push_batch`",
     variables={"FAIRQUE_QUEUE__RESULT_TTL_SECONDS": "0"},
     tenants=True,
+    fans_in=True,
 )
 FAIRQUE_WORKER_TIME = replace(
     FAIRQUE,
@@ -175,7 +177,8 @@ PEERS = (
         drain_tasks=20_000,
         command=_bullmq,
         settings="Node; `concurrency` as given, `removeOnComplete` and `removeOnFail` with count 0; bulk is `addBulk`. "
-        "Its groups are not in the free edition",
+        "Its groups are not in the free edition. The fan-in is a flow (`FlowProducer`)",
+        fans_in=True,
     ),
     System(
         name="huey",
@@ -249,8 +252,10 @@ PEERS = (
         drain_tasks=5000,
         command=_celery,
         settings="Redis broker, threads pool, `task_ignore_result`, `worker_prefetch_multiplier` 100 (1 with a queue "
-        "per tenant, taken round robin), no events, gossip, mingle or heartbeat; no async functions, no bulk enqueue",
+        "per tenant, taken round robin), no events, gossip, mingle or heartbeat; no async functions, no bulk enqueue. "
+        "The fan-in is a chord, with the Redis result backend",
         tenants=True,
+        fans_in=True,
     ),
     System(
         name="arq",

@@ -1,6 +1,6 @@
 """A producer, in the environment of the system that it pushes to: `python -m bench.driver SYSTEM sync|async`.
 
-It takes orders as lines of JSON and answers each with one: `push` (many tasks, one call each or in bulk) and `probe`
+It takes orders as lines of JSON and answers each with one: `push` (many tasks, one call each, in bulk, or as a fan-in) and `probe`
 (one task at a time, each after the one before has begun). The first line that it writes says who it is.
 """
 
@@ -58,6 +58,10 @@ def push(producer: Any, board: Board, order: dict[str, Any]) -> dict[str, Any]:
     if order["style"] == "bulk":
         for chunk in chunks(calls, order["chunk"]):
             producer.push_many(chunk)
+    elif order["style"] == "fan-in":
+        *parts, last = calls
+        board.push(order["first"])
+        producer.fan_in(parts, last._replace(task="collect"))
     else:
         for call in calls:
             if stamp:

@@ -10,7 +10,7 @@ from typing import Any
 from bench.alone import budget, footprint, limits, scaling, soak
 from bench.catalog import FAIRQUE, PEERS, VARIANTS
 from bench.records import Record, Records
-from bench.workloads import drain, enqueue, memory, mixed, noisy, pickup
+from bench.workloads import drain, enqueue, fanin, memory, mixed, noisy, pickup
 
 OWN = "fairque"
 
@@ -233,6 +233,17 @@ def _tables(records: Records) -> Iterable[Table | None]:
         "Mixed: pushing and running at once, tasks of 1 ms, ten slots, tasks/s",
         TIMES,
         [Column("tasks/s", mixed.CASE, mixed.RATE)],
+        charts=(1,),
+    )
+    yield comparison(
+        records,
+        fanin.NAME,
+        "Fan-in: 1,000 tasks, then one with all their results, ten slots",
+        "From the begin of the call that enqueues them all to the begin of the last. " + TIMES,
+        [
+            Column(fanin.MS, fanin.CASE, fanin.MS, fine, higher=False),
+            Column(fanin.RATE, fanin.CASE, fanin.RATE, ratios=False),
+        ],
         charts=(1,),
     )
     yield listing(

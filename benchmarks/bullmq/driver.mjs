@@ -1,11 +1,12 @@
 // A producer for BullMQ: the orders and answers of bench/driver.py.
 import readline from "node:readline";
-import { Queue } from "bullmq";
+import { FlowProducer, Queue } from "bullmq";
 import { hasBegun, pause, push as stampPush } from "./board.mjs";
 import { connect, QUEUE } from "./connection.mjs";
 
 const queue = new Queue(QUEUE, { connection: connect() });
 await queue.waitUntilReady();
+const flows = process.env.BENCH_FAN_IN ? new FlowProducer({ connection: connect() }) : null;
 
 const say = (answer) => process.stdout.write(JSON.stringify(answer) + "\n");
 const dataOf = (order, index) => ({ index, data: "x".repeat(order.size ?? 100) });
@@ -20,6 +21,13 @@ async function push(order) {
       }
       await queue.addBulk(jobs);
     }
+  } else if (order.style === "fan-in") {
+    stampPush(order.first);
+    const children = [];
+    for (let index = order.first; index < last - 1; index++) {
+      children.push({ name: "part", queueName: QUEUE, data: dataOf(order, index) });
+    }
+    await flows.add({ name: "collect", queueName: QUEUE, data: dataOf(order, last - 1), children });
   } else {
     for (let index = order.first; index < last; index++) {
       if (order.stamp) stampPush(index);

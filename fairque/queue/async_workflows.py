@@ -17,11 +17,11 @@ from fairque.queue.async_policies import AsyncPolicyQueue
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.handles import AsyncTaskHandle
 from fairque.queue.listener import LOOK_AGAIN, next_from_async
-from fairque.queue.operations import results, workflows
+from fairque.queue.operations import enqueue, results, workflows
 from fairque.queue.operations.push import Pushed
 from fairque.queue.operations.results import TaskUpdate
 from fairque.queue.operations.tasks import Page
-from fairque.queue.operations.workflows import NewWorkflow, Workflow, WorkflowNode, WorkflowState
+from fairque.queue.operations.workflows import Workflow, WorkflowNode, WorkflowState
 
 R = TypeVar("R")
 
@@ -54,7 +54,7 @@ class AsyncWorkflowQueue(AsyncPolicyQueue):
         """
         if isinstance(work, Task):
             return await self.push(work)
-        new = NewWorkflow.of(work)
+        new = enqueue.NewWorkflow.of(work)
         sent: list[Task[Any]] = []
 
         async def collect(task: Task[Any]) -> Pushed:
@@ -64,7 +64,7 @@ class AsyncWorkflowQueue(AsyncPolicyQueue):
         through = compose_async(self.engine.middleware, collect, "push")
         for task in new.tasks:
             await through(task)
-        await self.run(workflows.enqueue(self.engine, new, sent))
+        await self.run(enqueue.enqueue(self.engine, new, sent))
         for task in sent:
             tell_pushed(self.events, Pushed(task.task_id, task))
         return AsyncWorkflowHandle(self, new.graph.workflow_id, result_type_of(new.returns))

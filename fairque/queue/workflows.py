@@ -16,11 +16,11 @@ from fairque.core.pipeline import Group, Pipeline
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.handles import TaskHandle
 from fairque.queue.listener import LOOK_AGAIN, next_from
-from fairque.queue.operations import results, workflows
+from fairque.queue.operations import enqueue, results, workflows
 from fairque.queue.operations.push import Pushed
 from fairque.queue.operations.results import TaskUpdate
 from fairque.queue.operations.tasks import Page
-from fairque.queue.operations.workflows import NewWorkflow, Workflow, WorkflowNode, WorkflowState
+from fairque.queue.operations.workflows import Workflow, WorkflowNode, WorkflowState
 from fairque.queue.policies import PolicyQueue
 
 R = TypeVar("R")
@@ -54,7 +54,7 @@ class WorkflowQueue(PolicyQueue):
         """
         if isinstance(work, Task):
             return self.push(work)
-        new = NewWorkflow.of(work)
+        new = enqueue.NewWorkflow.of(work)
         sent: list[Task[Any]] = []
 
         def collect(task: Task[Any]) -> Pushed:
@@ -64,7 +64,7 @@ class WorkflowQueue(PolicyQueue):
         through = compose(self.engine.middleware, collect, "push")
         for task in new.tasks:
             through(task)
-        self.run(workflows.enqueue(self.engine, new, sent))
+        self.run(enqueue.enqueue(self.engine, new, sent))
         for task in sent:
             tell_pushed(self.events, Pushed(task.task_id, task))
         return WorkflowHandle(self, new.graph.workflow_id, result_type_of(new.returns))

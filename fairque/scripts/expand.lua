@@ -2,13 +2,13 @@
 -- KEYS  clock
 -- ARGV  prefix settings id token items...
 -- FLAGS
--- INCLUDE prelude states keys record clock tenants scheduler tasks store leases writes wake deps workflows graph finish_call
+-- INCLUDE prelude states keys record clock tenants scheduler tasks store leases writes wake upstream links workflows graph finish_call
 -- Items: new tasks (lib/graph.lua); without any, only the reply is wanted.
 -- REPLY how many there are now, or -1: the claim is no longer the task's current one
 -- ERRORS FQ_NOT_FOUND what it waits for was lost
 local rec = record.load(id)
 if not rec or rec.state ~= STARTED or rec.token ~= token then return -1 end
-local meta = deps.meta(id)
+local meta = upstream.meta(id)
 if not meta then refuse('NOT_FOUND', id) end
 if #ARGV < ITEMS then return meta.children end
 scheduler.advance()
@@ -18,7 +18,7 @@ for i = ITEMS, #ARGV do
   node.workflow = meta.workflow
   -- One that is there already was made by a claim that ended in between.
   if call('EXISTS', keys.task(node.id)) == 0 then
-    deps.look(node, {})
+    links.look(node, {})
     record.mark(node.rec, LINKED)
     graph.put(node, RUN, {}, waits)
     children[#children + 1] = node.id
@@ -27,7 +27,7 @@ end
 writes.flush()
 if children[1] then
   if meta.workflow ~= '' then workflows.add(meta.workflow, children) end
-  deps.await_children(id, meta, children)
+  links.await_children(id, meta, children)
 end
 local t = tenants.get(rec.user)
 leases.drop(rec.holder, id)

@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings items...
 -- FLAGS
--- INCLUDE prelude keys record clock tenants scheduler tasks store writes wake deps finish_call
+-- INCLUDE prelude keys record clock tenants scheduler tasks store writes wake links finish_call
 -- Items: id, record, due, on_duplicate, dedup_window for each task. `due`: µs of the server's clock, or minus a delay
 -- in µs, or 0. `on_duplicate`: reject | return. `dedup_window` in ms: -1 no key, 0 until the task has ended.
 -- REPLY for each item: code, id. 1 stored, 2 an existing task is returned, 0 refused: the id or key is taken (by id);
@@ -29,7 +29,7 @@ for i = ITEMS, #ARGV, 5 do
     code, holder = 1, id
     -- Not before: a call that stores nothing writes nothing.
     if stored == 0 then scheduler.advance() end
-    if any_taken then deps.appeared(id, rec) end
+    if any_taken then links.appeared(id, rec) end
     local due = store.put(id, rec, tonumber(ARGV[i + 2]), window)
     if due and (not earliest or due < earliest) then earliest = due end
     stored, seen[id] = stored + 1, true

@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings workflow name output op items...
 -- FLAGS
--- INCLUDE prelude keys record clock tenants scheduler tasks store writes wake deps workflows graph finish_call
+-- INCLUDE prelude keys record clock tenants scheduler tasks store writes wake upstream links workflows graph finish_call
 -- `workflow`: an id: then all tasks are its nodes, and are stored all or none, or '' for single tasks, each with its own outcome.
 -- `output`: what the workflow gives, encoded. `op`: of this call. Items (lib/graph.lua) stand behind those that they wait for.
 -- REPLY for each item: code, detail, as push does; 5 refused: a dependency is not known (its id); 6 refused: a cycle (the ids
@@ -28,7 +28,8 @@ if whole then
   end
 end
 
-local awaited = call('EXISTS', keys.missing) == 1
+-- Whether some task waits for one that has not come yet, also one of these for one behind it.
+local awaited, wanted = call('EXISTS', keys.missing) == 1, {}
 for i, node in ipairs(nodes) do
   local code, detail
   if inside[node.id] then code, detail = 0, node.id end
@@ -36,10 +37,10 @@ for i, node in ipairs(nodes) do
   if not code then code, detail = store.refusal(node.rec, more) end
   if not code then
     local unknown
-    node.action, unknown = deps.look(node, inside)
+    node.action, unknown = links.look(node, inside)
     if unknown and node.await == 0 then code, detail = 5, unknown end
     if not code and awaited then
-      local cycle = deps.cycle(node.id, node.others, inside)
+      local cycle = links.cycle(node.id, node.others, inside, wanted)
       if cycle == true then
         code, detail = 7, node.id
       elseif cycle then
@@ -52,6 +53,12 @@ for i, node in ipairs(nodes) do
     refused = refused or code == 0 or code > 2 or whole
   else
     inside[node.id] = node
+    if node.meta.missing > 0 then
+      awaited = true
+      for at, other in ipairs(node.others) do
+        if node.outcomes[at] == MISSING then wanted[other] = true end
+      end
+    end
     local one = tenants.get(node.rec.user)
     while one do
       more[one] = (more[one] or 0) + 1
@@ -79,7 +86,7 @@ for _, node in ipairs(nodes) do
       if whole then workflows.create(workflow, name, output, op, #nodes) end
     end
     if named[node.id] then record.mark(node.rec, LINKED) end
-    if awaited then deps.appeared(node.id, node.rec) end
+    if awaited then links.appeared(node.id, node.rec) end
     local due = graph.put(node, node.action, inside, waits)
     if due and (not earliest or due < earliest) then earliest = due end
     if node.action == NEVER then never[#never + 1] = node end
@@ -88,11 +95,11 @@ for _, node in ipairs(nodes) do
 end
 if began then
   writes.flush()
-  deps.write_waits(waits)
+  links.write_waits(waits)
   if whole then
     for i = 1, #ids, 4000 do call('RPUSH', keys.nodes(workflow), unpack(ids, i, math.min(i + 3999, #ids))) end
   end
-  for _, node in ipairs(never) do deps.end_at_once(node.id, node) end
+  for _, node in ipairs(never) do links.end_at_once(node.id, node) end
   wake.one_if_ready()
   if earliest and (clock.timer == 0 or earliest < clock.timer or clock.timer < clock.now) then
     clock.timer = 0

@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings ids...
 -- FLAGS allow-oom
--- INCLUDE prelude states record clock scheduler tenants tasks stats deps wake finish_call
+-- INCLUDE prelude states record clock scheduler tenants tasks stats links wake finish_call
 -- REPLY for each id: 1 queued, 0 not there, or minus its state
 scheduler.advance()
 local reply = {}
@@ -20,7 +20,7 @@ for i = IDS, #ARGV do
     rec.token, rec.holder, rec.enqueued, rec.expires = NO_TOKEN, NO_HOLDER, clock.tick(), 0
     call('PERSIST', keys.task(id))
     call('DEL', keys.errors(id), keys.result(id), keys.progress(id))
-    if record.has(rec, LINKED) and deps.again(id, rec) then
+    if record.has(rec, LINKED) and links.again(id, rec) then
       tasks.move(id, rec, DEFERRED, rec.enqueued)
       record.save(id, rec)
     else

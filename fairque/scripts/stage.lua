@@ -2,7 +2,7 @@
 -- KEYS  clock
 -- ARGV  prefix settings workflow start ttl items...
 -- FLAGS
--- INCLUDE prelude keys record clock tenants store deps graph
+-- INCLUDE prelude keys record clock tenants store graph
 -- `start`: how many were staged before; `ttl` in ms: for how long the stage stays without more. Items: see push_graph; each
 -- before those that it waits for.
 -- REPLY code, detail for the first that is refused, as push_graph does; nothing if none is

@@ -65,7 +65,7 @@ def test_an_output_that_is_missing_is_a_clear_failure(workshop: Workshop) -> Non
 
 
 def test_a_reference_to_what_nobody_knows_is_refused(workshop: Workshop) -> None:
-    with pytest.raises(LookupError, match="waits for task"):
+    with pytest.raises(LookupError, match="is given the output of task"):
         workshop.queue.push(show(ok(1).output))
 
 

@@ -19,10 +19,12 @@ from fairque.core.exceptions import (
     UnknownDependencyError,
 )
 from fairque.core.models import Task
+from fairque.core.pipeline import Group
 from fairque.core.policies import UserPolicy
 from fairque.core.states import TaskState
-from fairque.queue.operations import workflows
-from tests.support.flow_tasks import Total, add, ok
+from fairque.queue.operations import enqueue
+from fairque.queue.operations.base import Engine
+from tests.support.flow_tasks import Total, add, double, numbers, ok
 
 QUEUED, STARTED, DEFERRED, SCHEDULED, FINISHED, FAILED, CANCELED = TaskState
 
@@ -107,6 +109,27 @@ def test_nothing_is_stored_of_what_is_refused(queue: Any, flushed: redis.Redis) 
     drain(queue)
 
 
+def test_an_output_of_what_was_not_enqueued_names_the_missing_part(queue: Any) -> None:
+    found = numbers(3)
+    each = double.map(found.output)
+    with pytest.raises(
+        UnknownDependencyError, match=rf"double .* each item of the output of task {found.task_id}.*first >>"
+    ) as refused:
+        queue.enqueue(each.reduce(add))
+    assert refused.value.dependency == found.task_id
+    with pytest.raises(
+        UnknownDependencyError, match=rf"double .* is given the output of task {found.task_id}"
+    ):
+        queue.push(double(found.output[0]))
+    # One that was pushed by itself need not be part of it.
+    queue.push(found)
+    handle = queue.enqueue(each.reduce(add))
+    assert handle.info().total == 2
+    queue.cancel(found)
+    assert handle.info().canceled == 2
+    queue.cleanup_expired_tasks()
+
+
 def test_a_failed_workflow_says_why(queue: Any) -> None:
     handle = queue.enqueue(made("a") >> made("b") >> made("c"))
     drain(queue, failing=("a",))
@@ -177,16 +200,42 @@ def test_results_stay_until_the_workflow_has_ended(queue: Any, flushed: redis.Re
 # -- large ones
 
 
+def test_what_is_still_to_come_of_a_large_workflow_is_not_taken_to_be_gone(
+    make_queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = make_queue(result_ttl_seconds=0)
+    sweeps: list[int] = []
+
+    def sweep(engine: Engine) -> Any:
+        """Who looks after what time brings does so while the workflow comes in."""
+        while len(sweeps) < 100:
+            yield engine.call("sweep", "finished", 0)
+            sweeps.append(1)
+            if not (yield engine.call("go_on")):
+                return
+
+    monkeypatch.setattr(enqueue, "go_on", sweep)
+    parts = [made(f"part-{number}") for number in range(1500)]
+    handle = queue.enqueue(Group(tuple(parts)) >> made("last"))
+    assert len(sweeps) > 1
+    assert handle.info().state == "running"
+    assert drain(queue)[-1] == "last"
+    assert handle.state() == "finished"
+    monkeypatch.undo()
+    for _ in range(5):
+        queue.cleanup_expired_tasks()
+
+
 def test_a_large_workflow_is_unseen_until_it_is_whole(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflows, "MAX_NODES", 50)
+    monkeypatch.setattr(enqueue, "MAX_NODES", 50)
     seen: list[int] = []
-    original = workflows._stage
+    original = enqueue._stage
 
     def stage(*args: Any) -> Any:
         yield from original(*args)
         seen.append(1)
 
-    monkeypatch.setattr(workflows, "_stage", stage)
+    monkeypatch.setattr(enqueue, "_stage", stage)
     names = [str(n) for n in range(500)]
     handle = queue.enqueue(made("first") >> [made(name) for name in names] >> made("last"))
     assert seen
@@ -202,8 +251,8 @@ def test_a_large_workflow_is_unseen_until_it_is_whole(queue: Any, monkeypatch: p
 def test_what_was_left_on_the_stage_is_never_seen(
     queue: Any, flushed: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workflows, "MAX_NODES", 20)
-    original = workflows._stage
+    monkeypatch.setattr(enqueue, "MAX_NODES", 20)
+    original = enqueue._stage
 
     def left(*arguments: Any) -> Any:
         flow = original(*arguments)
@@ -211,13 +260,13 @@ def test_what_was_left_on_the_stage_is_never_seen(
         raise RuntimeError("the client dies")
 
     with monkeypatch.context() as patched:
-        patched.setattr(workflows, "_stage", left)
+        patched.setattr(enqueue, "_stage", left)
         with pytest.raises(RuntimeError, match="dies"):
             queue.enqueue([made(str(n)) for n in range(100)])
     assert not cast(Any, flushed).keys("fq:task:*")
     assert queue.get_stats().states.get("queued", 0) == 0
     [stage] = cast(Any, flushed).keys("fq:workflow:*")
-    assert 0 < cast(Any, flushed).ttl(stage) <= workflows.STAGE_SECONDS
+    assert 0 < cast(Any, flushed).ttl(stage) <= enqueue.STAGE_SECONDS
     # It keeps nobody from enqueueing the same tasks.
     assert queue.enqueue([made(str(n)) for n in range(100)]).info().total == 100
     assert len(drain(queue)) == 100

@@ -10,11 +10,28 @@ import pytest
 import redis
 
 from fairque.core.config import WorkerConfig
-from fairque.core.exceptions import FairQueueError, QuotaExceededError, WorkerDeadError
+from fairque.core.exceptions import (
+    CycleError,
+    FairQueueError,
+    QuotaExceededError,
+    UnknownDependencyError,
+    WorkerDeadError,
+)
+from fairque.core.keys import encode
 from fairque.core.models import Task
+from fairque.core.options import TRIGGER_RULES
 from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
 from fairque.core.states import TaskState
-from fairque.queue.operations import admin, assignment, claims, policies, push, tasks
+from fairque.queue.operations import (
+    admin,
+    assignment,
+    claims,
+    enqueue,
+    policies,
+    push,
+    tasks,
+    workflows,
+)
 from fairque.queue.operations.claims import Session, Settled
 from tests.support.bench import LEASE, SETTLE_KINDS, Bench, settlement
 from tests.support.invariants import Snapshot, assert_consistent
@@ -36,12 +53,14 @@ class Walker:
         self.known: set[str] = set()
         self.workers: list[Session] = [bench.worker]
         self.held: dict[bytes, tuple[Session, Task[Any]]] = {}
+        self.workflows: list[str] = []
         self.steps = [
             (8, self.push), (2, self.push_many), (8, self.claim), (8, self.settle), (2, self.settle_late),
             (2, self.cancel), (1, self.bury), (1, self.delete), (2, self.requeue), (3, self.policy), (1, self.group),
             (1, self.limiter), (1, self.assign), (1, self.rules), (1, self.pause),
             (3, self.advance), (1, self.join), (1, self.leave), (2, self.renew), (2, self.sweep),
             (1, self.compare), (1, self.repeat),
+            (4, self.enqueue), (2, self.expand), (1, self.cancel_workflow), (1, self.retry_workflow),
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -70,16 +89,33 @@ class Walker:
             options["limiter"] = self.random.choice(LIMITERS)
         if self.random.random() < 0.2:
             options |= {"dedup_key": self.random.choice("xyz"), "on_duplicate": "return"}
+        if self.random.random() < 0.3:
+            options |= self._waiting()
         return Task.create(
             task_id=f"t{self.number}", payload=self.number, user_id=self.random.choice(USERS),
             priority=self.random.randint(1, 6), max_retries=self.random.randint(0, 3),
             cost=self.random.choice((0.5, 1, 4)), **options,
         )  # fmt: skip
 
+    def _waiting(self) -> dict[str, Any]:
+        """Options of one that waits: for some of the last tasks, or for one that may come, or never does."""
+        others = {
+            f"t{max(1, self.number - self.random.randint(1, 9))}" for _ in range(self.random.randint(1, 3))
+        }
+        if self.random.random() < 0.3:
+            others.add(f"t{self.number + self.random.randint(1, 5)}")
+        options: dict[str, Any] = {
+            "depends_on": tuple(sorted(others)),
+            "trigger_rule": self.random.choice(TRIGGER_RULES),
+        }
+        if self.random.random() < 0.8:
+            options["await_missing_seconds"] = self.random.choice((1, 20, 60))
+        return options
+
     def push(self) -> None:
         try:
             pushed = self.bench.run(push.push(self.bench.engine, self._task()))
-        except QuotaExceededError:
+        except (QuotaExceededError, UnknownDependencyError, CycleError):
             return
         self.known.add(pushed.task_id)
 
@@ -88,7 +124,51 @@ class Walker:
             if pushed.ok:
                 self.known.add(pushed.task_id)
             else:
-                assert isinstance(pushed.error, QuotaExceededError)
+                assert isinstance(pushed.error, QuotaExceededError | UnknownDependencyError | CycleError)
+
+    def _node(self, *others: Task[Any]) -> Task[Any]:
+        self.number += 1
+        return Task.create(
+            task_id=f"t{self.number}", payload=self.number, user_id=self.random.choice(USERS),
+            depends_on=tuple(other.task_id for other in others), max_retries=self.random.randint(0, 1),
+            trigger_rule=self.random.choice(TRIGGER_RULES), delay=self.random.choice((None, None, 5)),
+        )  # fmt: skip
+
+    def enqueue(self) -> None:
+        nodes: list[Task[Any]] = []
+        for _ in range(self.random.randint(2, 8)):
+            nodes.append(self._node(*self.random.sample(nodes, min(len(nodes), self.random.randint(0, 3)))))
+        new = enqueue.NewWorkflow.of(nodes)
+        try:
+            self.bench.run(enqueue.enqueue(self.bench.engine, new, new.tasks))
+        except QuotaExceededError:
+            return
+        self.known |= {node.task_id for node in nodes}
+        self.workflows.append(new.graph.workflow_id)
+
+    def expand(self) -> None:
+        """A claimed task makes others, and waits for them, as a mapped one does."""
+        for token, (_, task) in list(self.held.items()):
+            if self.bench.client.exists(self.bench.keys.upstream(task.task_id)):
+                there = self.bench.call("expand", encode(task.task_id), token)
+                if there < 0:
+                    continue
+                made = [
+                    Task.create(task_id=f"{task.task_id}.{n}", payload=n) for n in range(there, there + 2)
+                ]
+                nodes = [push.pack_node(one, push.pack(self.bench.engine, one), (), ()) for one in made]
+                assert self.bench.call("expand", encode(task.task_id), token, *nodes) == there + 2
+                self.known |= {one.task_id for one in made}
+                del self.held[token]
+                return
+
+    def cancel_workflow(self) -> None:
+        if self.workflows:
+            self.bench.run(workflows.cancel(self.bench.engine, self.random.choice(self.workflows)))
+
+    def retry_workflow(self) -> None:
+        if self.workflows:
+            self.bench.run(workflows.retry(self.bench.engine, self.random.choice(self.workflows)))
 
     def claim(self) -> None:
         worker = self.random.choice(self.workers)
@@ -270,7 +350,7 @@ def test_whatever_happens_the_keys_agree(flushed: redis.Redis, fairness: str, se
     for worker in walker.workers[1:]:
         bench.run(claims.leave(bench.engine, worker.incarnation))
     last = bench.join()
-    for _ in range(40):
+    for _ in range(100):
         bench.clock.advance(LEASE / 3)
         claimed = bench.exchange(session=last, want=100).claimed
         bench.exchange(*(settlement(task, "finish") for task in claimed), session=last)

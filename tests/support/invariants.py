@@ -18,6 +18,7 @@ from fairque.core.keys import Keys
 from fairque.core.record import Flags, Record
 from fairque.core.states import TaskState
 from fairque.core.tenant import TenantFlags, TenantRecord, unpack_tenant
+from tests.support.link_checks import Links
 
 # The layouts of lib/clock.lua and lib/limits.lua.
 _CLOCK = struct.Struct(">34d")
@@ -46,6 +47,7 @@ class Snapshot:
         data = self.client.get(self.keys.clock)
         values = _CLOCK.unpack(data) if data else (0.0,) * len(_CLOCK_FIELDS)
         self.clock: dict[str, float] = dict(zip(_CLOCK_FIELDS, values, strict=True))
+        self.links = Links(self.client, self.keys, self.tasks, self.clock, self._parts)
 
     def _parts(self, pattern: str) -> Iterator[str]:
         """What stands for the star in the names of existing keys; encoded parts hold no colon."""
@@ -76,6 +78,7 @@ class Snapshot:
         yield from self._queues()
         yield from self._claims()
         yield from self._sums()
+        yield from self.links.problems()
 
     def _registries(self) -> Iterator[str]:
         for state in TaskState:
@@ -89,7 +92,9 @@ class Snapshot:
                 yield f"{state}: registered, but gone: {gone}"
         for task_id, rec in self.tasks.items():
             ttl = self.client.pttl(self.keys.task(task_id))
-            if (ttl >= 0) != (rec.state in (TaskState.FINISHED, TaskState.CANCELED)):
+            ended = rec.state in (TaskState.FINISHED, TaskState.CANCELED)
+            stays = self.links.stays(task_id)
+            if (ttl >= 0) != (ended and not stays) and not (ended and stays is None):
                 yield f"{task_id} is {rec.state} with a TTL of {ttl} ms"
             if bool(rec.flags & Flags.ERRORS) != bool(self.client.exists(self.keys.errors(task_id))):
                 yield f"{task_id}: its mark of errors is wrong"

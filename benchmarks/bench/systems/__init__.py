@@ -1,7 +1,7 @@
 """What all adapters share: the functions that are run as tasks, the server's address, the gate.
 
 An adapter is a module of this package, imported only in the environment of its system. It registers the four functions
-below as tasks in its system's way, defines `SyncProducer` or `AsyncProducer` or both (`push` one, `push_many` a list),
+below as tasks in its system's way (with a `fan_in`, also `part` and `collect`), defines `SyncProducer` or `AsyncProducer` or both (`push` one, `push_many` a list),
 and ends with `hold()`, at which a worker waits until all workers of the run have been loaded.
 """
 
@@ -18,6 +18,8 @@ from bench.calls import TASK_SECONDS, Call
 BOARD = Board.from_environment()
 URL = os.environ["BENCH_URL"]
 CONCURRENCY = int(os.environ["BENCH_CONCURRENCY"])
+FANS_IN = bool(os.environ.get("BENCH_FAN_IN"))
+"""Whether the run is about tasks whose results another one collects."""
 QUEUES = tuple(filter(None, os.environ.get("BENCH_QUEUES", "").split(",")))
 """Names of the tenants that have queues of their own in this run."""
 AT_A_TIME = 20
@@ -48,6 +50,21 @@ async def async_work(index: int, data: str) -> None:
     BOARD.begin(index)
     await asyncio.sleep(TASK_SECONDS)
     BOARD.end(index)
+
+
+def part(index: int, data: str) -> int:
+    """One of many that `collect` collects."""
+    BOARD.begin(index)
+    BOARD.end(index)
+    return index
+
+
+def collect(results: list[int], index: int, data: str) -> int:
+    """What follows on many: it gets what all of them returned."""
+    BOARD.begin(index)
+    total = len(results)
+    BOARD.end(index)
+    return total
 
 
 async def together(push: Callable[[Call], Awaitable[object]], calls: Sequence[Call]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery import Celery
+from celery import Celery, chord
 from kombu import Queue
 
 from bench import systems
@@ -21,6 +21,11 @@ app.conf.update(
 )
 if systems.QUEUES:
     app.conf.task_queues = [Queue("celery"), *(Queue(name) for name in systems.QUEUES)]
+if systems.FANS_IN:
+    app.conf.update(result_backend=systems.URL.replace("unix://", "redis+socket://"), result_expires=3600)
+    # What a chord collects needs its result.
+    part = app.task(systems.part, name="part", ignore_result=False)
+    collect = app.task(systems.collect, name="collect", ignore_result=True)
 TASKS = {fn.__name__: app.task(fn, name=fn.__name__) for fn in systems.SYNC_FUNCTIONS}
 
 
@@ -34,6 +39,9 @@ class SyncProducer:
         with app.producer_pool.acquire(block=True) as producer:
             for call in calls:
                 TASKS[call.task].apply_async((call.number, call.data), queue=call.user, producer=producer)
+
+    def fan_in(self, calls: list[Call], last: Call) -> None:
+        chord([part.s(call.number, call.data) for call in calls])(collect.s(last.number, last.data))
 
 
 systems.hold()

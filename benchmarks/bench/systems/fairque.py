@@ -7,6 +7,7 @@ from typing import Any, Self
 from bench import systems
 from bench.calls import Call
 from fairque import AsyncTaskQueue, Task, TaskQueue, on_worker_start, task
+from fairque.core.pipeline import Group
 
 TASKS = {fn.__name__: task(name=f"bench:{fn.__name__}")(fn) for fn in systems.FUNCTIONS}
 
@@ -20,6 +21,8 @@ def answer(index: int, data: str) -> dict[str, Any]:
 
 
 TASKS["answer"] = answer  # type: ignore[assignment]
+
+part, collect = task(name="bench:part")(systems.part), task(name="bench:collect")(systems.collect)
 
 
 def task_of(call: Call) -> Task[Any]:
@@ -42,6 +45,10 @@ class SyncProducer:
     def push_many(self, calls: list[Call]) -> None:
         for outcome in self.queue.push_batch(map(task_of, calls)):
             outcome.unwrap()
+
+    def fan_in(self, calls: list[Call], last: Call) -> None:
+        parts = Group(tuple(part(call.number, call.data) for call in calls))
+        self.queue.enqueue(parts.reduce(collect, last.number, last.data))
 
 
 class AsyncProducer:

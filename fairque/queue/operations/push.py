@@ -22,12 +22,12 @@ from fairque.core.exceptions import (
     UnknownDependencyError,
     UnknownLimiterError,
 )
-from fairque.core.graph import dependencies_of
+from fairque.core.graph import dependencies_of, task_name
 from fairque.core.keys import decode, encode
 from fairque.core.models import Task
 from fairque.core.options import TRIGGER_RULES
 from fairque.core.record import MAX_DEDUP_BYTES, MAX_LIMITER_BYTES, pack_new
-from fairque.core.references import may_hold_references
+from fairque.core.references import EachRef, find_references, may_hold_references
 from fairque.core.registry import check_portable
 from fairque.queue.operations.base import Argument, Engine, Flow
 from fairque.queue.operations.records import micros
@@ -197,6 +197,21 @@ def _quota(task: Task[Any], told: str) -> QuotaExceededError:
     )
 
 
+def _unknown(task: Task[Any], other: str) -> UnknownDependencyError:
+    """A task that is waited for was not found: if its output is wanted, somebody forgot to enqueue it too."""
+    message = ""
+    for ref in find_references(task.args, task.kwargs, task.payload):
+        each = isinstance(ref, EachRef)
+        if (ref.of.task_id if isinstance(ref, EachRef) else ref.task_id) == other:
+            uses = "runs for each item of the output" if each else "is given the output"
+            name = task_name(task)
+            message = (
+                f"{name} ({task.task_id}) {uses} of task {other}, which is neither enqueued with it nor on the server: "
+                f"put that task before it, as in `first >> {name}(first.output)`, or push it first"
+            )
+    return UnknownDependencyError(message, task_id=task.task_id, user_id=task.user_id, dependency=other)
+
+
 def _cycle(task: Task[Any], told: str) -> CycleError:
     order = tuple(map(decode, told.split(":")))
     return CycleError(
@@ -216,8 +231,7 @@ def outcome_of(task: Task[Any], code: int, found: bytes) -> Pushed:
         error = UnknownLimiterError(task_id=task.task_id, user_id=task.user_id, limiter=task.limiter or "")
         return Pushed(task.task_id, task, error=error)
     if code == NO_DEPENDENCY:
-        lost = UnknownDependencyError(task_id=task.task_id, user_id=task.user_id, dependency=task_id)
-        return Pushed(task.task_id, task, error=lost)
+        return Pushed(task.task_id, task, error=_unknown(task, task_id))
     if code == CYCLE:
         return Pushed(task.task_id, task, error=_cycle(task, found.decode()))
     if code == TOO_LARGE:

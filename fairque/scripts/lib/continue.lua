@@ -1,10 +1,11 @@
--- INCLUDE prelude keys states record clock tenants scheduler tasks leases wake writes deps workflows graph
+-- INCLUDE prelude keys states record clock tenants scheduler tasks leases wake writes upstream deps workflows graph
 -- EXPORTS continue
 -- Goes on with what was too much for the calls before. An entry's first letter says what it is:
 -- e  a task has ended (how, its id): those that wait for it are told
 -- s  a workflow was committed: its nodes come out of the stage
 -- x  a workflow is to be canceled: its nodes are, those before whom nothing waits at last
 -- k  a workflow has ended: its nodes are kept for their time
+-- p  a workflow that had ended runs again: its nodes are kept until it ends
 local PAGE = 100
 local LATE = 100
 local CHECKED = 3
@@ -51,7 +52,7 @@ end
 
 local function keep(id, rec)
   if rec.state ~= FINISHED and rec.state ~= CANCELED then return end
-  local meta = deps.meta(id)
+  local meta = upstream.meta(id)
   local ttl = meta and meta.ttl >= 0 and meta.ttl or 0
   deps.expire(id, math.max(ttl, workflows.ttl()))
 end
@@ -67,6 +68,10 @@ local GOING = {
     local state = call('HGET', keys.workflow(workflow), 'state')
     if not state or state == 'running' then return true end
     return each_node(workflow, 'keeping', keep)
+  end,
+  p = function(workflow)
+    if call('HGET', keys.workflow(workflow), 'state') ~= 'running' then return true end
+    return each_node(workflow, 'persisting', function(id) deps.expire(id, nil) end)
   end,
 }
 

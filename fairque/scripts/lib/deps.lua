@@ -1,18 +1,9 @@
--- INCLUDE prelude keys states record clock tenants scheduler tasks triggers later workflows
+-- INCLUDE prelude keys states record clock tenants scheduler tasks triggers later workflows upstream
 -- EXPORTS deps
 -- BEGIN deps.begin()
--- Who waits for whom. `keys.downstream(id)`: those that wait for a task. `keys.upstream(id)`: a hash of what a task waits for,
--- by id, each with how it ended; and under '' the counts of them, with all else that the task needs to be let go.
--- A task that has either is marked LINKED; nobody looks for these keys of any other.
-local META = '>BI4I4I4I4I4ddI4'
-local PENDING, MISSING = '0', 'm'
-local OUTCOMES = {[FINISHED] = 's', [FAILED] = 'f', [CANCELED] = 'c'}
-local TALLY_OF = {s = 'succeeded', f = 'failed', c = 'canceled', g = 'failed', ['0'] = 'pending', m = 'pending'}
+-- What the end of a task means for those that wait for it, and for the workflow that it is in.
 local GONE = 0
 local BUDGET = 500
-local ARGUMENTS = 4000
-local VISITS = 1000
-local AWAITED = 1000
 local SHORTEST_LIFE = 3600000
 local deps = {}
 local spent
@@ -28,35 +19,6 @@ end
 
 function deps.spend(count)
   spent = spent + count
-end
-
-local function parse(data)
-  local meta = {}
-  local at
-  meta.rule, meta.succeeded, meta.failed, meta.canceled, meta.pending, meta.missing, meta.due, meta.ttl,
-    meta.children, at = struct.unpack(META, data)
-  meta.workflow = string.sub(data, at)
-  return meta
-end
-
-local function packed(meta)
-  return struct.pack(META, meta.rule, meta.succeeded, meta.failed, meta.canceled, meta.pending, meta.missing, meta.due,
-    meta.ttl, meta.children) .. meta.workflow
-end
-
-function deps.meta(id)
-  local data = call('HGET', keys.upstream(id), '')
-  return data and parse(data) or nil
-end
-
-local function decide(meta)
-  return decide_trigger(meta.rule, meta.succeeded, meta.failed, meta.canceled, meta.pending)
-end
-
-local function count(meta, outcome, by)
-  local name = TALLY_OF[outcome]
-  meta[name] = meta[name] + by
-  if outcome == MISSING then meta.missing = meta.missing + by end
 end
 
 -- µs of the server's clock. A delay begins when nothing is waited for any more.
@@ -85,17 +47,17 @@ local WHY = {
   [UPSTREAM_GONE] = 'dependency %s is gone: it was deleted, or has expired, before this task could run',
 }
 
-local function end_without_running(id, rec, state, reason, other)
-  tasks.add_error(id, rec, tasks.make_error(rec, 'DependencyError', string.format(WHY[reason], (other:gsub('%%', '%%%%')))))
+function deps.end_without_running(id, rec, state, reason, other)
+  tasks.add_error(id, rec, tasks.make_error(rec, 'DependencyError', string.format(WHY[reason], other)))
   scheduler.place(tasks.conclude(id, rec, state, reason, conf.result_ttl))
 end
 
 local function follow(id, rec, meta, other)
-  local action, state, reason = decide(meta)
+  local action, state, reason = upstream.decide(meta)
   if action == RUN then
     let_go(id, rec, meta)
   elseif action == NEVER then
-    end_without_running(id, rec, state, reason, other)
+    deps.end_without_running(id, rec, state, reason, other)
   end
 end
 
@@ -104,15 +66,16 @@ local function tell(id, other, outcome)
   local key = keys.upstream(id)
   local found = call('HMGET', key, '', other)
   if not found[1] or (found[2] ~= PENDING and found[2] ~= MISSING) then return end
-  local meta = parse(found[1])
-  count(meta, found[2], -1)
-  count(meta, outcome, 1)
-  call('HSET', key, '', packed(meta), other, outcome)
+  local meta = upstream.parse(found[1])
+  upstream.count(meta, found[2], -1)
+  upstream.count(meta, outcome, 1)
+  call('HSET', key, '', upstream.packed(meta), other, outcome)
   if meta.missing == 0 and found[2] == MISSING then call('ZREM', keys.missing, id) end
+  if outcome ~= VANISHED and upstream.decide(meta) == WAIT then return end
   local rec = record.load(id)
   if not rec or rec.state ~= DEFERRED then return end
-  if outcome == 'g' then
-    end_without_running(id, rec, FAILED, UPSTREAM_GONE, other)
+  if outcome == VANISHED then
+    deps.end_without_running(id, rec, FAILED, UPSTREAM_GONE, other)
   else
     follow(id, rec, meta, other)
   end
@@ -130,10 +93,10 @@ function deps.wake(id, outcome)
   return call('EXISTS', key) == 0
 end
 
--- How long a task and what belongs to it stay.
+-- How long a task and what belongs to it stay: for `ttl` ms, or without it until something else is said.
 function deps.expire(id, ttl)
   for _, key in ipairs({keys.task(id), keys.result(id), keys.errors(id), keys.upstream(id)}) do
-    call('PEXPIRE', key, ttl)
+    if ttl then call('PEXPIRE', key, ttl) else call('PERSIST', key) end
   end
 end
 
@@ -145,8 +108,8 @@ function deps.resolve()
   while ended[at] do
     local id, state, ttl = ended[at], ended[at + 1], ended[at + 2]
     at = at + 3
-    local outcome = OUTCOMES[state] or 'g'
-    local meta = deps.meta(id)
+    local outcome = upstream.OUTCOMES[state] or VANISHED
+    local meta = upstream.meta(id)
     local whole = deps.wake(id, outcome)
     if not whole then later.add('e' .. outcome .. id) end
     -- The nodes of a workflow are kept until that has ended, and what others wait for at least for some time.
@@ -160,233 +123,52 @@ function deps.resolve()
   tasks.ended = nil
 end
 
--- Coming in.
-
-local function pairs_to(key, list)
-  for i = 1, #list, ARGUMENTS do
-    call('HSET', key, unpack(list, i, math.min(i + ARGUMENTS - 1, #list)))
-  end
-end
-
--- `node`: rule, due, ttl, workflow (or ''), await (µs, 0: not at all), others. `inside`: ids that come in with the same call,
--- `waits`: who waits for each, filled in here and written by deps.write. Returns what becomes of it, and the others that
--- are not there.
-function deps.look(node, inside)
-  local meta = {rule = node.rule, succeeded = 0, failed = 0, canceled = 0, pending = 0, missing = 0, due = node.due,
-    ttl = node.ttl, children = 0, workflow = node.workflow}
-  local outcomes, unknown = {}, nil
-  for i, other in ipairs(node.others) do
-    local outcome = PENDING
-    if not inside[other] then
-      local rec = record.load(other)
-      if rec then
-        outcome = OUTCOMES[rec.state] or PENDING
-      else
-        outcome = MISSING
-        unknown = unknown or other
-      end
-    end
-    outcomes[i] = outcome
-    count(meta, outcome, 1)
-  end
-  node.meta, node.outcomes = meta, outcomes
-  return decide(meta), unknown
-end
-
--- As deps.look, for one whose others are not there and will not come.
-function deps.without(node)
-  for i, other in ipairs(node.others) do
-    if node.outcomes[i] == MISSING then
-      count(node.meta, MISSING, -1)
-      count(node.meta, 'g', 1)
-      node.outcomes[i] = 'g'
-      node.gone = other
-    end
-  end
-  return NEVER
-end
-
--- Before the records of those that it waits for are written, unless these come in with the same call.
-function deps.write(id, node, inside, waits)
-  local list = {'', packed(node.meta)}
-  for i, other in ipairs(node.others) do
-    local outcome = node.outcomes[i]
-    list[#list + 1] = other
-    list[#list + 1] = outcome
-    if outcome == MISSING then
-      -- Should it never come, nothing stays.
-      local key, ms = keys.downstream(other), math.ceil(node.await / 1000) + SHORTEST_LIFE
-      call('SADD', key, id)
-      if call('PTTL', key) < ms then call('PEXPIRE', key, ms) end
-    elseif outcome == PENDING then
-      if not inside[other] then
-        local rec = record.load(other)
-        if not record.has(rec, LINKED) then
-          record.mark(rec, LINKED)
-          record.save(other, rec)
-        end
-      end
-      local ids = waits[other]
-      if not ids then
-        ids = {}
-        waits[other] = ids
-      end
-      ids[#ids + 1] = id
-    end
-  end
-  pairs_to(keys.upstream(id), list)
-  if node.meta.missing > 0 then
-    call('ZADD', keys.missing, string.format('%.17g', clock.now + node.await), id)
-  end
-end
-
-function deps.write_waits(waits)
-  for other, ids in pairs(waits) do
-    for i = 1, #ids, ARGUMENTS do
-      call('SADD', keys.downstream(other), unpack(ids, i, math.min(i + ARGUMENTS - 1, #ids)))
-    end
-  end
-end
-
--- It never runs: the call that stored it has just said so.
-function deps.end_at_once(id, node)
-  local rec = record.load(id)
-  if node.gone then return end_without_running(id, rec, FAILED, UPSTREAM_GONE, node.gone) end
-  local _, state, reason = decide(node.meta)
-  local which = '-'
-  for i, other in ipairs(node.others) do
-    if node.outcomes[i] == (reason == UPSTREAM_CANCELED and 'c' or 'f') then which = other end
-  end
-  end_without_running(id, rec, state, reason, which)
-end
-
--- A task comes in that somebody waits for already: then it is marked. Those that waited for it to appear do so no more.
-function deps.appeared(id, rec)
-  local ids = call('SRANDMEMBER', keys.downstream(id), AWAITED)
-  if not ids[1] then return end
-  record.mark(rec, LINKED)
-  call('PERSIST', keys.downstream(id))
-  for _, waiting in ipairs(ids) do
-    local key = keys.upstream(waiting)
-    local found = call('HMGET', key, '', id)
-    if found[1] and found[2] == MISSING then
-      local meta = parse(found[1])
-      meta.missing = meta.missing - 1
-      call('HSET', key, '', packed(meta), id, PENDING)
-      if meta.missing == 0 then call('ZREM', keys.missing, waiting) end
-    end
-  end
-end
-
--- The tasks of a cycle that this one would close, from it on; or true: there are too many to look at.
-function deps.cycle(id, others, inside)
-  if call('EXISTS', keys.downstream(id)) == 0 then return nil end
-  local came, list, at = {}, {}, 1
-  local function visit(some, from)
-    for _, other in ipairs(some) do
-      if other == id then
-        local path = {}
-        while from do
-          path[#path + 1] = from
-          from = came[from]
-        end
-        return path
-      end
-      if came[other] == nil and other ~= '' then
-        came[other] = from or false
-        list[#list + 1] = other
-      end
-    end
-  end
-  local found = visit(others, nil)
-  while not found and list[at] do
-    if at > VISITS then return true end
-    local other = list[at]
-    at = at + 1
-    found = visit(inside[other] and inside[other].others or call('HKEYS', keys.upstream(other)), other)
-  end
-  return found
-end
-
--- Again.
-
--- A task that had ended so begins anew. Whether it must wait for others once more.
-function deps.again(id, rec)
-  local key = keys.upstream(id)
-  local fields = call('HGETALL', key)
-  if not fields[1] then return false end
-  call('PERSIST', key)
-  local meta, changes = nil, {}
-  for i = 1, #fields, 2 do
-    if fields[i] == '' then meta = parse(fields[i + 1]) end
-  end
-  if not meta then return false end
-  meta.succeeded, meta.failed, meta.canceled, meta.pending, meta.missing = 0, 0, 0, 0, 0
-  for i = 1, #fields, 2 do
-    local other, outcome = fields[i], fields[i + 1]
-    if other ~= '' then
-      local there = record.load(other)
-      if there then
-        local now = OUTCOMES[there.state] or PENDING
-        if now == PENDING then
-          call('SADD', keys.downstream(other), id)
-          if not record.has(there, LINKED) then
-            record.mark(there, LINKED)
-            record.save(other, there)
-          end
-        end
-        outcome = now
-      elseif outcome == PENDING or outcome == MISSING then
-        outcome = 'g'
-      end
-      count(meta, outcome, 1)
-      changes[#changes + 1] = other
-      changes[#changes + 1] = outcome
-    end
-  end
-  changes[#changes + 1] = ''
-  changes[#changes + 1] = packed(meta)
-  pairs_to(key, changes)
-  if meta.workflow ~= '' then workflows.node_again(meta.workflow, rec.state) end
-  return decide(meta) == WAIT
-end
-
--- Mapped tasks.
-
--- A task has made others, all of which it waits for from now on.
-function deps.await_children(id, meta, children)
-  local list = {}
-  for _, child in ipairs(children) do
-    list[#list + 1] = child
-    list[#list + 1] = PENDING
-    call('SADD', keys.downstream(child), id)
-  end
-  meta.rule, meta.due = 2, 0 -- however they end
-  meta.pending, meta.children = meta.pending + #children, meta.children + #children
-  list[#list + 1] = ''
-  list[#list + 1] = packed(meta)
-  pairs_to(keys.upstream(id), list)
-end
-
 -- What time alone brings.
 
--- Whom a task waits for and does not find. Some of them, or all.
-local function gone_among(id, all)
-  local key = keys.upstream(id)
-  local fields = all and call('HGETALL', key) or call('HRANDFIELD', key, 20, 'WITHVALUES')
-  local missing
+-- One that a task waits for and that did not appear.
+local function absent(id)
+  local fields = call('HGETALL', keys.upstream(id))
+  for i = 1, #fields, 2 do
+    if fields[i + 1] == MISSING and call('EXISTS', keys.task(fields[i])) == 0 then return fields[i] end
+  end
+end
+
+-- Those that have waited long enough for others to appear.
+function deps.give_up_missing(limit)
+  local ids = call('ZRANGEBYSCORE', keys.missing, '-inf', clock.now, 'LIMIT', 0, limit)
+  for _, id in ipairs(ids) do
+    if spent >= BUDGET then return end
+    call('ZREM', keys.missing, id)
+    local rec = record.load(id)
+    local missing = rec and rec.state == DEFERRED and absent(id)
+    if missing then
+      tasks.add_error(id, rec, tasks.make_error(rec, 'UnknownDependencyError', 'it waits for task ' .. missing ..
+        ', which did not appear within await_missing_seconds'))
+      scheduler.place(tasks.conclude(id, rec, FAILED, UPSTREAM_GONE, conf.result_ttl))
+    end
+    spent = spent + 1 + math.floor(call('HLEN', keys.upstream(id)) / 10)
+  end
+end
+
+-- Some of those that a task waits for are looked at: one that is gone, and whether any is known.
+local function gone_among(id)
+  local fields = call('HRANDFIELD', keys.upstream(id), 20, 'WITHVALUES')
+  local gone
+  local meta = upstream.meta(id)
+  -- Of a workflow that is coming in, those that others wait for come last.
+  if meta and meta.workflow ~= '' and call('EXISTS', keys.stage(meta.workflow)) == 1 then return nil, true end
   for i = 1, #fields, 2 do
     local other, outcome = fields[i], fields[i + 1]
     if outcome == PENDING or outcome == MISSING then
       local rec = record.load(other)
       if not rec then
-        if outcome == PENDING or all then
-          missing = missing or other
+        if outcome == PENDING then
+          gone = gone or other
           call('SREM', keys.downstream(other), id)
         end
-      elseif OUTCOMES[rec.state] then
+      elseif upstream.OUTCOMES[rec.state] then
         -- What should have been told to it was lost.
-        if call('LLEN', keys.continued) == 0 then tell(id, other, OUTCOMES[rec.state]) end
+        if call('LLEN', keys.continued) == 0 then tell(id, other, upstream.OUTCOMES[rec.state]) end
       elseif outcome == PENDING and not record.has(rec, LINKED) then
         record.mark(rec, LINKED)
         record.save(other, rec)
@@ -394,24 +176,7 @@ local function gone_among(id, all)
       end
     end
   end
-  return missing, #fields > 0
-end
-
--- Those that have waited long enough for others to appear.
-function deps.give_up_missing(limit)
-  local ids = call('ZRANGEBYSCORE', keys.missing, '-inf', clock.now, 'LIMIT', 0, limit)
-  for _, id in ipairs(ids) do
-    call('ZREM', keys.missing, id)
-    local rec = record.load(id)
-    if rec and rec.state == DEFERRED then
-      local missing = gone_among(id, true)
-      if missing then
-        tasks.add_error(id, rec, tasks.make_error(rec, 'UnknownDependencyError', 'it waits for task ' .. missing ..
-          ', which did not appear within await_missing_seconds'))
-        scheduler.place(tasks.conclude(id, rec, FAILED, UPSTREAM_GONE, conf.result_ttl))
-      end
-    end
-  end
+  return gone, #fields > 0
 end
 
 -- A few of those that wait: nobody waits for what is gone.
@@ -419,13 +184,13 @@ function deps.check(limit)
   for _, id in ipairs(call('ZRANDMEMBER', keys.state('deferred'), limit)) do
     local rec = record.load(id)
     if rec and rec.state == DEFERRED and record.has(rec, LINKED) then
-      local gone, known = gone_among(id, false)
+      local gone, known = gone_among(id)
       rec = record.load(id)
       if rec.state == DEFERRED then
         if gone then
-          end_without_running(id, rec, FAILED, UPSTREAM_GONE, gone)
+          deps.end_without_running(id, rec, FAILED, UPSTREAM_GONE, gone)
         elseif not known then
-          end_without_running(id, rec, FAILED, UPSTREAM_GONE, '(all of them)')
+          deps.end_without_running(id, rec, FAILED, UPSTREAM_GONE, '(all of them)')
         end
       end
     end

@@ -1,4 +1,4 @@
--- INCLUDE prelude keys states record clock tenants scheduler tasks writes store later deps workflows
+-- INCLUDE prelude keys states record clock tenants scheduler tasks writes store later deps links workflows
 -- EXPORTS graph
 -- Tasks that come in with what they wait for.
 local graph = {}
@@ -11,12 +11,12 @@ function graph.read(item)
     workflow = ''}
 end
 
--- One whose `meta` is known (deps.look). `waits`: see deps.write. Returns when it is due, if that is later.
+-- One whose `meta` is known (links.look). `waits`: see links.write. Returns when it is due, if that is later.
 function graph.put(node, action, inside, waits)
   local id, rec = node.id, node.rec
   local waiting = action ~= RUN
   if node.workflow ~= '' or #node.others > 0 then record.mark(rec, LINKED) end
-  if node.workflow ~= '' or #node.others > 0 then deps.write(id, node, inside, waits) end
+  if node.workflow ~= '' or #node.others > 0 then links.write(id, node, inside, waits) end
   local due = store.put(id, rec, node.due, node.window, waiting)
   clock.pushed = clock.pushed + 1
   return due
@@ -44,17 +44,17 @@ function graph.unpack(workflow)
         nodes[#nodes + 1] = node.id
         local inside = {}
         for i = 1, node.near do inside[node.others[i]] = true end
-        deps.appeared(node.id, node.rec)
-        local action, unknown = deps.look(node, inside)
-        if unknown and node.await == 0 then action = deps.without(node) end
+        links.appeared(node.id, node.rec)
+        local action, unknown = links.look(node, inside)
+        if unknown and node.await == 0 then action = links.without(node) end
         graph.put(node, action, inside, waits)
         if action == NEVER then never[#never + 1] = node end
       end
     end
     writes.flush()
-    deps.write_waits(waits)
+    links.write_waits(waits)
     if nodes[1] then call('LPUSH', keys.nodes(workflow), unpack(nodes)) end
-    for _, node in ipairs(never) do deps.end_at_once(node.id, node) end
+    for _, node in ipairs(never) do links.end_at_once(node.id, node) end
     if tasks.ended then deps.resolve() end
   end
   return call('EXISTS', stage) == 0

@@ -153,14 +153,14 @@ end
 function tasks.conclude(id, rec, state, reason, ttl)
   local t = tenants.get(rec.user)
   rec.reason = reason
-  tasks.move(id, rec, state, clock.now, state ~= FAILED and ttl == 0)
+  local linked = record.has(rec, LINKED)
+  tasks.move(id, rec, state, clock.now, state ~= FAILED and ttl == 0 and not linked)
   if record.has(rec, UNKNOWN) then call('ZREM', keys.passed, id) end
   if rec.dedup_size > 0 then
     -- With a window, the key counts until that is over.
     local key = keys.dedup(rec.user, record.dedup(rec))
     if call('GET', key) == id and call('PTTL', key) < 0 then call('DEL', key) end
   end
-  local linked = record.has(rec, LINKED)
   if linked then tasks.tell_of(id, state, ttl) end
   if linked or state == FAILED or ttl > 0 then record.save(id, rec) end
   if state == FAILED then

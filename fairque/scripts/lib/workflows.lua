@@ -61,10 +61,11 @@ function workflows.node_again(id, state)
   call('HINCRBY', key, STATE_NAMES[state], -1)
   if call('HINCRBY', key, 'left', 1) == 1 then
     call('HSET', key, 'state', 'running')
-    call('HDEL', key, 'ended', 'cancel', 'kept')
+    call('HDEL', key, 'ended', 'cancel', 'keeping', 'persisting')
     call('PERSIST', key)
     call('PERSIST', keys.nodes(id))
     call('ZADD', keys.workflows, string.format('%.17g', RUNNING + clock.now), id)
+    later.add('p' .. id)
   end
 end
 

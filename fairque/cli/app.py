@@ -22,6 +22,7 @@ from fairque.cli import (
     repair,
     scheduler,
     server,
+    spool,
     tasks,
     users,
     why,
@@ -54,6 +55,7 @@ command(app, rich_help_panel=_TASKS)(tasks.retry)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_TASKS)
 app.add_typer(cron.app, name="cron", rich_help_panel=_TASKS)
 app.add_typer(pipelines.app, name="pipelines", rich_help_panel=_TASKS)
+app.add_typer(spool.app, name="spool", rich_help_panel=_TASKS)
 command(app, rich_help_panel=_QUEUE)(control.stats)
 command(app, rich_help_panel=_QUEUE)(control.pause)
 command(app, rich_help_panel=_QUEUE)(control.resume)

@@ -42,6 +42,7 @@ limiters: {}
 def template() -> str:
     """The text of a new configuration file; it is a valid one, with the defaults."""
     from fairque.core.config import QueueConfig, RedisConfig, SchedulerConfig, WorkerConfig
+    from fairque.core.config_outages import BreakerConfig, SpoolConfig
 
     examples = {"url": "redis://localhost:6379/0", "host": "localhost", "port": 6379}
     return "\n".join(
@@ -61,6 +62,14 @@ def template() -> str:
             "# What decides the ticks of schedules: fairque scheduler, or fairque worker --scheduler",
             "scheduler:",
             *_fields(SchedulerConfig, "  ", {}),
+            "",
+            "# While the server is away, calls fail at once instead of each trying for itself.",
+            "breaker:",
+            *_fields(BreakerConfig, "  ", {}),
+            "",
+            "# Where tasks wait that are pushed while the server is away, if a push, or this section, asks for it.",
+            "spool:",
+            *_fields(SpoolConfig, "  ", {"directory": "/var/spool/fairque"}),
             "",
             _POLICIES,
         ]

@@ -43,6 +43,7 @@ _TEXTS = {
 _TOLD = (
     "task_id", "user_id", "state", "reason", "error_type", "traceback",
     "schedule", "group", "tasks", "limiter", "queued", "limit", "room_in_seconds",
+    "retry_after_seconds", "used",
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from fairque.core.config_loading import (
     read_environment,
     read_yaml,
 )
+from fairque.core.config_outages import BreakerConfig, SpoolConfig
 from fairque.core.config_writing import as_yaml, shown
 from fairque.core.exceptions import ConfigError
 from fairque.core.patterns import is_pattern
@@ -252,7 +253,8 @@ class FairQueueConfig(Section, BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER)
     sections: ClassVar[tuple[str, ...]] = (
-        "redis", "workers", "queue", "scheduler", "users", "groups", "limiters", "schedules", "plugins",
+        "redis", "workers", "queue", "scheduler", "breaker", "spool",
+        "users", "groups", "limiters", "schedules", "plugins",
     )  # fmt: skip
 
     redis: RedisConfig = Field(default_factory=RedisConfig)
@@ -263,6 +265,10 @@ class FairQueueConfig(Section, BaseSettings):
     """The queue."""
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
     """What decides ticks."""
+    breaker: BreakerConfig = Field(default_factory=BreakerConfig)
+    """The [circuit breaker](circuit_breaker.md): how calls fail while the server is away."""
+    spool: SpoolConfig = Field(default_factory=SpoolConfig)
+    """The [local spool](circuit_breaker.md#the-spool): where tasks wait that are pushed while the server is away."""
     users: dict[str, Annotated[UserPolicy, _POLICY]] = Field(default_factory=dict)
     """Policies by user id, by pattern (`team-*`), or for everybody else (`default`)."""
     groups: dict[str, Annotated[GroupPolicy, _POLICY]] = Field(default_factory=dict)

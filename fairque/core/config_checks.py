@@ -69,6 +69,13 @@ def scheduler_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(("source",), "*", "must be a name, not '*'")
 
 
+def spool_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of the `spool` section."""
+    directory = data.get("directory")
+    if isinstance(directory, str) and "\0" in directory:
+        yield Problem(("directory",), directory, f"must be a path, not {value_text(directory)}")
+
+
 def entry_contradictions(workers: Any) -> Iterator[Problem]:
     """Between the entries under `workers`: ids and assigned users are unique."""
     first_with_id: dict[str, int] = {}

@@ -55,6 +55,8 @@ def _plain(config: FairQueueConfig) -> dict[str, Any]:
         "workers": [_tidy(entry.model_dump()) for entry in config.workers],
         "queue": _tidy(config.queue.model_dump()),
         "scheduler": _tidy(config.scheduler.model_dump()),
+        "breaker": _tidy(config.breaker.model_dump()),
+        "spool": _tidy(config.spool.model_dump(exclude_none=True)),
         "users": {name: policy_data(policy) for name, policy in config.users.items()},
         "groups": {name: policy_data(policy) for name, policy in config.groups.items()},
         "limiters": {name: policy_data(policy) for name, policy in config.limiters.items()},

@@ -206,6 +206,48 @@ class ScheduleRefused(ScheduleEvent):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerEvent(Event):
+    """The circuit breaker of this process for the server `server` (an address without credentials) has changed its
+    state."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerOpened(BreakerEvent):
+    """Calls fail at once from now on, for `retry_after` seconds; then one tries again. `failures` in a row led to it,
+    the last for `reason`."""
+
+    failures: int
+    reason: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerHalfOpened(BreakerEvent):
+    """One call tries the server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerClosed(BreakerEvent):
+    """The server answers again; the breaker was open for `away` seconds."""
+
+    away: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpooled(TaskEvent):
+    """The server is away, and the task is in the local spool. TaskPushed follows when the server has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSetAside(TaskEvent):
+    """The server refused a task of the local spool, for `reason`; it is kept there until somebody decides."""
+
+    reason: str
+
+
 E = TypeVar("E", bound=Event)
 Observer = Callable[[Any], object]
 

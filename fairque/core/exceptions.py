@@ -269,6 +269,45 @@ class NotReplicatedError(QueueUnavailableError):
         self.confirmed, self.wanted, self.script, self.reply = confirmed, wanted, script, reply
 
 
+class CircuitOpenError(QueueUnavailableError):
+    """The server was away a moment ago, so this call was not even tried; nothing was sent.
+
+    `retry_after_seconds` is when a call may try the server again.
+    """
+
+    retry_after_seconds: float
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        retry_after_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SpoolFullError(QueueUnavailableError):
+    """The server is away, and the local spool takes no more: `used` of `limit` bytes are taken, or its disk is full."""
+
+    used: int
+    limit: int
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        user_id: str | None = None,
+        used: int = 0,
+        limit: int = 0,
+    ) -> None:
+        super().__init__(message, task_id=task_id, user_id=user_id)
+        self.used, self.limit = used, limit
+
+
 class ServerNotFoundError(QueueUnavailableError):
     """No server is configured, and no program is installed that could be started as one."""
 

@@ -58,7 +58,9 @@ class AsyncClaimingQueue(BaseTaskQueue):
         self._calls = asyncio.Lock()
         self._manager: AsyncLuaScriptManager | None = None
         self._blocking: Any = None
-        self._listener = AsyncListener(self._blocking_client, self.engine.keys.wake(self.client_id))
+        self._listener = AsyncListener(
+            self._blocking_client, self.engine.keys.wake(self.client_id), self.breaker
+        )
         self._leaving: set[asyncio.Task[None]] = set()
 
     def _begin_anew(self) -> list[Any]:
@@ -73,8 +75,11 @@ class AsyncClaimingQueue(BaseTaskQueue):
     async def _open(self) -> AsyncLuaScriptManager:
         async with self._lock:
             if self._manager is None:
-                self._manager = AsyncLuaScriptManager(self.config.redis.create_async_redis_client())
+                self._manager = AsyncLuaScriptManager(
+                    self.config.redis.create_async_redis_client(), breaker=self.breaker
+                )
             if not self._opened:
+                self.spool.join(self)
                 await self._manager.run(admin.open_queue(self.engine))
                 self._opened = True
             return self._manager
@@ -96,12 +101,15 @@ class AsyncClaimingQueue(BaseTaskQueue):
                     pass  # its lease will bring them back
                 self._consumer.renew_session()
             await self._listener.close()
-            self._listener = AsyncListener(self._blocking_client, self.engine.keys.wake(self.client_id))
+            self._listener = AsyncListener(
+                self._blocking_client, self.engine.keys.wake(self.client_id), self.breaker
+            )
             for client in (self._blocking, self._manager.client if self._manager else None):
                 if client is not None:
                     await client.aclose()
             self._manager = self._blocking = None
             self._opened = False
+            await asyncio.to_thread(self.spool.leave, self)
 
     async def __aenter__(self) -> Self:
         return self

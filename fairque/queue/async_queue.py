@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
@@ -9,8 +10,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from fairque.core.config import FairQueueConfig
+from fairque.core.config_outages import OnUnavailable
 from fairque.core.events import EventBus
 from fairque.core.exceptions import (
+    QueueUnavailableError,
     ResultTimeoutError,
 )
 from fairque.core.keys import encode
@@ -32,6 +35,7 @@ from fairque.queue.operations.push import Pushed
 from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
+from fairque.queue.spooling import keep, refuse, spools
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -53,6 +57,7 @@ class AsyncTaskQueue(AsyncWorkflowQueue):
     ) -> None:
         super().__init__(config, middleware=middleware, events=events)
         self._push = compose_async(self.engine.middleware, self._store, "push")
+        self._push_or_spool = compose_async(self.engine.middleware, self._store_or_spool, "push")
         self.dlq = AsyncDeadLetters(self)
         self.schedules = AsyncSchedules(self)
         self.xcom = AsyncXCom(self)
@@ -62,26 +67,55 @@ class AsyncTaskQueue(AsyncWorkflowQueue):
     async def _store(self, task: Task[Any]) -> Pushed:
         return tell_pushed(self.events, await self.run(push.push(self.engine, task)))
 
-    async def push(self, task: Task[R]) -> AsyncTaskHandle[R]:
+    async def _store_or_spool(self, task: Task[Any]) -> Pushed:
+        [pushed] = await self._offer([task])
+        if pushed.error:
+            raise pushed.error
+        return pushed
+
+    async def _offer(self, tasks: list[Task[Any]]) -> list[Pushed]:
+        """Store tasks, in the local spool if there is no server."""
+        self.spool.join(self)
+        flow = push.push_chunk(self.engine, tasks)
+        try:
+            manager = (self._manager if self._opened else None) or await self._open()
+        except QueueUnavailableError as error:
+            outcomes = refuse(flow, error)
+        else:
+            outcomes = await manager.run(flow)
+        if any(pushed.packed is not None for pushed in outcomes):
+            outcomes = await asyncio.to_thread(keep, self.spool, outcomes)
+        return [tell_pushed(self.events, pushed) for pushed in outcomes]
+
+    async def push(self, task: Task[R], *, on_unavailable: OnUnavailable | None = None) -> AsyncTaskHandle[R]:
         """Store a task; when this returns, it will be executed at least once.
+
+        `on_unavailable`: what to do if no server answers: `"raise"`, or `"spool"`, which writes the task to a file of
+        this machine until one does (the handle's `spooled` is true so long). Left out, `spool.on_unavailable` of the
+        configuration says so.
 
         Raises:
             InvalidTaskError: (or one below it) it cannot be stored as it is; nothing is written.
             DuplicateTaskError: its id or dedup_key is taken.
             QueueFullError: the server has no memory for it.
+            SpoolFullError: no server answers, and the local spool has no room for it.
         """
-        pushed = await self._push(push.check_new(task))
+        store = self._push_or_spool if spools(self.config, on_unavailable) else self._push
+        pushed = await store(push.check_new(task))
         return AsyncTaskHandle(self, pushed.task_id, result_type_of(task.function), existing=pushed.existing)
 
-    async def push_batch(self, batch: Iterable[Task[Any]]) -> list[PushOutcome[AsyncTaskHandle[Any]]]:
+    async def push_batch(
+        self, batch: Iterable[Task[Any]], *, on_unavailable: OnUnavailable | None = None
+    ) -> list[PushOutcome[AsyncTaskHandle[Any]]]:
         """Store many tasks, in chunks; a generator is read as it goes. One outcome a task, in their order.
 
-        A task that is refused does not keep the others out: its outcome has the error.
+        A task that is refused does not keep the others out: its outcome has the error. `on_unavailable`: as of `push`.
         """
+        spool = spools(self.config, on_unavailable)
         outcomes: list[PushOutcome[AsyncTaskHandle[Any]]] = []
         iterator = iter(batch)
         while chunk := push.take_chunk(iterator):
-            for pushed in await self._push_chunk(chunk):
+            for pushed in await self._push_chunk(chunk, spool):
                 handle = None
                 if pushed.ok:
                     kind = result_type_of(pushed.task.function)
@@ -89,9 +123,12 @@ class AsyncTaskQueue(AsyncWorkflowQueue):
                 outcomes.append(PushOutcome(pushed.task, handle, pushed.error))
         return outcomes
 
-    async def _push_chunk(self, chunk: list[Task[Any]]) -> list[Pushed]:
+    async def _push_chunk(self, chunk: list[Task[Any]], spool: bool) -> list[Pushed]:
         if self._push != self._store:
-            return [await push.attempt_async(self._push, task) for task in chunk]
+            store = self._push_or_spool if spool else self._push
+            return [await push.attempt_async(store, task) for task in chunk]
+        if spool:
+            return await self._offer(chunk)
         outcomes = await self.run(push.push_chunk(self.engine, chunk))
         return [tell_pushed(self.events, pushed) for pushed in outcomes]
 
@@ -260,8 +297,8 @@ class AsyncTaskQueue(AsyncWorkflowQueue):
         try:
             stats = await self.get_stats()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-            return health_of(None, error, time.perf_counter() - begun)
-        return health_of(stats, None, time.perf_counter() - begun)
+            return health_of(None, error, time.perf_counter() - begun, self.breaker.stats, self.spool.waiting)
+        return health_of(stats, None, time.perf_counter() - begun, self.breaker.stats, self.spool.waiting)
 
     async def cleanup_expired_tasks(self) -> dict[str, int]:
         """Cancel what expired, and forget what was kept long enough, in bounded chunks; returns how many of each."""

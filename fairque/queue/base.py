@@ -10,14 +10,16 @@ from functools import lru_cache
 from typing import Any
 
 from fairque.core.config import FairQueueConfig
-from fairque.core.events import EventBus, TaskPushed
+from fairque.core.events import EventBus, TaskPushed, TaskSpooled
 from fairque.core.middleware import Middleware, check_middleware
 from fairque.core.registry import default_registry
+from fairque.queue.circuit_breaker import breaker_for
 from fairque.queue.consumer import Consumer
 from fairque.queue.forks import begins_anew
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import new_incarnation
 from fairque.queue.operations.push import Pushed
+from fairque.queue.spool import spool_for
 
 
 class BaseTaskQueue:
@@ -41,6 +43,10 @@ class BaseTaskQueue:
 
     def _begin_session(self) -> None:
         self.client_id = new_incarnation()
+        self.breaker = breaker_for(self.config, self.events)
+        """The circuit breaker that this process has for the server; `breaker.stats` are its state and counters."""
+        self.spool = spool_for(self.config)
+        """Where tasks wait that are pushed with `on_unavailable="spool"` while the server is away."""
         self._consumer = Consumer(self.engine)
         self._opened = False
 
@@ -65,6 +71,15 @@ def result_type_of(function: str) -> Any:
 
 def tell_pushed(events: EventBus, pushed: Pushed) -> Pushed:
     """What became of a push, of which observers are told if it stored a task."""
+    if pushed.spooled and not pushed.existing and events.wants(TaskSpooled):
+        task = pushed.task
+        events.emit(
+            TaskSpooled(
+                at=datetime.now(UTC), task_id=task.task_id, user_id=task.user_id, function=task.function
+            )
+        )
+    if pushed.spooled:
+        return pushed
     if pushed.ok and not pushed.existing and events.wants(TaskPushed):
         task = pushed.task
         events.emit(

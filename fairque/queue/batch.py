@@ -13,7 +13,7 @@ H = TypeVar("H")
 
 @dataclass(frozen=True, slots=True)
 class PushOutcome(Generic[H]):
-    """One task of a batch: its handle if it is in the queue, else the error that kept it out."""
+    """One task of a batch: its handle if it is in the queue (or the local spool), else the error that kept it out."""
 
     task: Task[Any]
     handle: H | None
@@ -21,7 +21,7 @@ class PushOutcome(Generic[H]):
 
     @property
     def ok(self) -> bool:
-        """Whether the task is in the queue."""
+        """Whether the task is in the queue, or in the local spool (`handle.spooled`)."""
         return self.error is None
 
     def unwrap(self) -> H:

@@ -57,7 +57,7 @@ class ClaimingQueue(BaseTaskQueue):
         self._calls = threading.Lock()
         self._manager: LuaScriptManager | None = None
         self._blocking: Any = None
-        self._listener = Listener(self._blocking_client, self.engine.keys.wake(self.client_id))
+        self._listener = Listener(self._blocking_client, self.engine.keys.wake(self.client_id), self.breaker)
 
     def _begin_anew(self) -> list[Any]:
         parents = [self._manager, self._blocking, self._listener, self._lock, self._calls]
@@ -71,8 +71,11 @@ class ClaimingQueue(BaseTaskQueue):
     def _open(self) -> LuaScriptManager:
         with self._lock:
             if self._manager is None:
-                self._manager = LuaScriptManager(self.config.redis.create_redis_client())
+                self._manager = LuaScriptManager(
+                    self.config.redis.create_redis_client(), breaker=self.breaker
+                )
             if not self._opened:
+                self.spool.join(self)
                 self._manager.run(admin.open_queue(self.engine))
                 self._opened = True
             return self._manager
@@ -92,12 +95,15 @@ class ClaimingQueue(BaseTaskQueue):
                     pass  # its lease will bring them back
                 self._consumer.renew_session()
             self._listener.close()
-            self._listener = Listener(self._blocking_client, self.engine.keys.wake(self.client_id))
+            self._listener = Listener(
+                self._blocking_client, self.engine.keys.wake(self.client_id), self.breaker
+            )
             for client in (self._blocking, self._manager.client if self._manager else None):
                 if client is not None:
                     client.close()
             self._manager = self._blocking = None
             self._opened = False
+            self.spool.leave(self)
 
     def __enter__(self) -> Self:
         return self

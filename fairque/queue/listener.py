@@ -12,6 +12,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from fairque.queue.circuit_breaker import NO_BREAKER, RedisCircuitBreaker
 from fairque.queue.connection import AsyncClient, SyncClient
 from fairque.queue.operations.results import TaskUpdate, read_message
 from fairque.queue.reader import PAUSE_SECONDS, BlockingReader
@@ -63,7 +64,9 @@ def _command(key: str) -> tuple[Any, ...]:
 class Listener:
     """For sync code: a daemon thread that starts with the first subscription."""
 
-    def __init__(self, make_client: Callable[[float], SyncClient], key: str) -> None:
+    def __init__(
+        self, make_client: Callable[[float], SyncClient], key: str, breaker: RedisCircuitBreaker = NO_BREAKER
+    ) -> None:
         self._lock = threading.Lock()
         self._subscribers = _Subscribers()
         self._reader = BlockingReader(
@@ -72,6 +75,7 @@ class Listener:
             self._deliver,
             "fairque-listener",
             self._look_again,
+            breaker,
         )
 
     def subscribe(
@@ -116,7 +120,10 @@ def next_from(inbox: queues.SimpleQueue[TaskUpdate], seconds: float) -> TaskUpda
 class AsyncListener:
     """For async code: a task of the event loop that starts with the first subscription."""
 
-    def __init__(self, make_client: Callable[[float], AsyncClient], key: str) -> None:
+    def __init__(
+        self, make_client: Callable[[float], AsyncClient], key: str, breaker: RedisCircuitBreaker = NO_BREAKER
+    ) -> None:
+        self._breaker = breaker
         self._make_client = make_client
         self._key = key
         self._subscribers = _Subscribers()
@@ -146,6 +153,9 @@ class AsyncListener:
     async def _listen(self, client: AsyncClient) -> None:
         away = False
         while True:
+            if away and self._breaker.is_open:  # as in BlockingReader
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
             try:
                 if away:
                     await client.execute_command("PING")

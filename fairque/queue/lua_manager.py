@@ -4,53 +4,41 @@ Scripts are functions of one library on the server. A server that does not know 
 nothing, is told the library on the same connection, and asked again.
 
 A reply that did not come is asked for again if the call allows it (`Call.resend`), on a new connection, at
-once and then with growing pauses; redis-py itself repeats nothing.
+once and then with growing pauses; redis-py itself repeats nothing. Each attempt is told to the circuit breaker, and
+while that is open none is made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from hiredis import pack_command
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    NoPermissionError,
-    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from fairque.core.breaker import PASS
 from fairque.core.exceptions import (
+    CircuitOpenError,
     FairQueueError,
-    GroupInUseError,
-    InvalidStateError,
-    NotLeaderError,
     NotReplicatedError,
-    QueueFullError,
-    QueueUnavailableError,
-    ScheduleNotFoundError,
-    StaleCallError,
-    TaskNotFoundError,
-    UnknownGroupError,
-    WorkerDeadError,
 )
-from fairque.core.keys import decode
 from fairque.queue import denied
 from fairque.queue.assured import Assured, read_both, read_both_async
+from fairque.queue.circuit_breaker import NO_BREAKER, Patience, RedisCircuitBreaker
 from fairque.queue.connection import AsyncClient, SyncClient
 from fairque.queue.operations.base import Call, Flow
+from fairque.queue.replies import map_error, unavailable
 from fairque.queue.spare import give_back, give_back_async, lend, lend_async
-from fairque.queue.tls_hints import hint
 from fairque.scripts import Clock, load
 
 T = TypeVar("T")
@@ -62,79 +50,14 @@ LOADS = 20
 """How often a call tells the server the library: somebody may delete it again before the function is called."""
 
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
-# Replies of a server that is there but cannot serve now: nothing has run.
-_NOT_NOW = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "BUSY", "TRYAGAIN", "NOREPLICAS")
-_REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 _NO_FUNCTION = "Function not found"
-_UNKNOWN_COMMAND = re.compile(r"unknown command\W+(FCALL|FUNCTION)\b", re.IGNORECASE)
-_NEEDED = "FairQueue needs Redis 7.0 or newer, or Valkey 7.2 or newer"
-
-
-def map_error(error: RedisError, script: str) -> FairQueueError:
-    """What an error reply means to callers. The codes are those in the scripts' headers."""
-    text = str(error)
-    code, _, detail = text.partition(" ")
-    # The server adds where in the library it was. Ids are encoded, but may hold spaces.
-    detail = decode(detail.rpartition(" script:")[0] or detail)
-    match code:
-        case "FQ_DEAD":
-            return WorkerDeadError(
-                f"worker incarnation {detail} is not alive: its lease ran out, or it never joined. Its tasks are "
-                "queued again; start as a new incarnation"
-            )
-        case "FQ_CALL":
-            number, _, last = detail.partition(" ")
-            return StaleCallError(f"call number {number} is lower than the last one seen ({last})")
-        case "FQ_NOT_FOUND":
-            return TaskNotFoundError(
-                f"there is no task {detail}: it never existed, was deleted, or its result_ttl has passed",
-                task_id=detail,
-            )
-        case "FQ_STATE":
-            task_id, state, wanted = detail.rsplit(" ", 2)
-            return InvalidStateError(
-                f"task {task_id} is {state} and cannot be {wanted}", task_id=task_id, state=state
-            )
-        case "FQ_GROUP":
-            return UnknownGroupError(group=detail)
-        case "FQ_GROUP_USED":
-            group, _, tasks = detail.rpartition(" ")
-            return GroupInUseError(group=group, tasks=int(tasks))
-        case "FQ_SCHEDULE":
-            return ScheduleNotFoundError(schedule=detail)
-        case "FQ_LEADER":
-            who, _, leader = detail.partition(" ")
-            now = "nobody does now" if leader == "-" else f"{leader} does"
-            return NotLeaderError(f"scheduler {who} does not lead, or no longer: {now}")
-        case _ if isinstance(error, OutOfMemoryError) or code == "OOM" or "maxmemory" in text:
-            return QueueFullError(
-                "the server has reached its maxmemory and takes no new tasks; it still drains. Raise maxmemory, or "
-                "delete what is not needed"
-            )
-        case _ if isinstance(error, NoPermissionError) and "function|load" in text:
-            return QueueUnavailableError(
-                f"the server lacks this version's function library, and this user may not load it: {text}. Give it "
-                "the right (ACL SETUSER <user> +function|load), or let a client of this version connect once as "
-                "a user that has it"
-            )
-        case _ if refusal := denied.meaning(text):
-            return refusal
-        case _ if isinstance(error, _REFUSED) or code in ("NOAUTH", "NOPERM", "WRONGPASS"):
-            return QueueUnavailableError(
-                f"the server refuses this client: {text}; see redis.username and redis.password"
-            )
-        case _ if _UNKNOWN_COMMAND.match(text):
-            return QueueUnavailableError(f"the server has no functions: {text.strip()}. {_NEEDED}")
-        case _ if isinstance(error, ReadOnlyError) or code in _NOT_NOW:
-            return QueueUnavailableError(f"the server cannot serve now: {text}")
-        case _:
-            return FairQueueError(f"script {script} failed: {text}")
 
 
 class _BaseLuaScriptManager:
-    """The library of one clock, and what a call looks like on the wire."""
+    """The library of one clock, what a call looks like on the wire, and the breaker that it goes through."""
 
-    def __init__(self, clock: Clock = "server") -> None:
+    def __init__(self, clock: Clock = "server", breaker: RedisCircuitBreaker | None = None) -> None:
+        self.breaker = breaker or NO_BREAKER
         self.library = load(clock)
         self._loading = ("FUNCTION", "LOAD", "REPLACE", self.library.text)
         self.assured = Assured(self.library)
@@ -150,21 +73,17 @@ def _is_missing(error: ResponseError) -> bool:
     return str(error).startswith(_NO_FUNCTION)
 
 
-def _pauses(call: Call) -> Iterator[float]:
-    return iter(RESEND_PAUSES if call.resend else ())
-
-
-def _unavailable(error: Exception, call: Call, pool: Any) -> QueueUnavailableError:
-    told = str(error) or type(error).__name__
-    told += hint(told, pool)
-    return QueueUnavailableError(f"no answer from the server to {call.script}: {told}")
+def _pauses(call: Call) -> Sequence[float]:
+    return RESEND_PAUSES if call.resend else ()
 
 
 class LuaScriptManager(_BaseLuaScriptManager):
     """Sends scripts over a sync client; threads may share it."""
 
-    def __init__(self, client: SyncClient, clock: Clock = "server") -> None:
-        super().__init__(clock)
+    def __init__(
+        self, client: SyncClient, clock: Clock = "server", breaker: RedisCircuitBreaker | None = None
+    ) -> None:
+        super().__init__(clock, breaker)
         self.client: Any = client
         self._pool: Any = client.connection_pool if isinstance(client, Redis) else None
 
@@ -174,28 +93,35 @@ class LuaScriptManager(_BaseLuaScriptManager):
         Raises:
             FairQueueError: what the server, or its absence, means (see `map_error`).
         """
-        command = self._command(call)
-        pauses = _pauses(call)
-        assured = call.assurance and self.assured.command_for(call)
+        command, breaker, permit = self._command(call), self.breaker, PASS
+        assured = self.assured.command_for(call) if call.assurance else None
+        patience: Patience | None = None
+        if breaker.troubled:
+            patience = Patience(breaker, _pauses(call))
+            permit = breaker.enter(patience.until)
         while True:
             try:
-                if assured:
-                    return self.assured.check(call, *(self._send(command, assured)))
-                return self._send(command)
-            except ReadOnlyError as error:  # another server is the primary now, and nothing has run here
-                pause = next(pauses, None)
-                if pause is None:
-                    raise map_error(error, call.script) from None
-                time.sleep(pause)
-            except ResponseError as error:
-                raise self._meaning(error, call) from None
+                reply = self._attempt(command, permit, assured)
+                return self.assured.check(call, *reply) if assured else reply
             except FairQueueError:
                 raise
-            except _AWAY as error:
-                pause = next(pauses, None)
+            except (
+                *_AWAY,
+                ReadOnlyError,
+            ) as error:  # the latter: another server is the primary, and nothing has run here
+                patience = patience or Patience(breaker, _pauses(call))
+                pause = patience.pause(permit)
                 if pause is None:
-                    raise _unavailable(error, call, self._pool) from error
+                    raise unavailable(error, call, self._pool) from error
                 time.sleep(pause)
+                permit = PASS
+                if breaker.troubled:
+                    try:
+                        permit = breaker.enter(patience.until)
+                    except CircuitOpenError:
+                        raise unavailable(error, call, self._pool) from error
+            except ResponseError as error:
+                raise self._meaning(error, call) from None
             except RedisError as error:
                 raise map_error(error, call.script) from error
 
@@ -209,6 +135,17 @@ class LuaScriptManager(_BaseLuaScriptManager):
             if refusal := denied.meaning(str(error), [name.decode() for name in lacking]):
                 return refusal
         return map_error(error, call.script)
+
+    def _attempt(self, command: tuple[Any, ...], permit: int, assured: tuple[Any, ...] | None) -> Any:
+        """One try, of which the breaker is told what it says of the server."""
+        try:
+            reply = self._send(command, assured)
+        except BaseException as error:
+            self.breaker.note(error, permit)
+            raise
+        if self.breaker.troubled:
+            self.breaker.answered(permit)
+        return reply
 
     def _send(self, command: tuple[Any, ...], assured: tuple[Any, ...] | None = None) -> Any:
         """The reply, with `assured` a pair: the reply to that too."""
@@ -247,14 +184,14 @@ class LuaScriptManager(_BaseLuaScriptManager):
         """Send a call that may be sent again, and return what waits for its reply (as `execute`): between the two the
         caller works while the server does. Both are for one thread, and the second is not optional.
         """
-        if self._pool is None:
+        if self._pool is None or self.breaker.troubled:
             return lambda: self.execute(call)
         try:
             connection = lend(self._pool)
         except RedisError:
             return lambda: self.execute(call)  # which says what that means, if it is still so
         try:
-            assured = call.assurance and self.assured.command_for(call)
+            assured = self.assured.command_for(call) if call.assurance else None
             commands = [self._command(call), *([assured] if assured else ())]
             connection.send_packed_command(
                 [pack_command(command) for command in commands], check_health=False
@@ -269,17 +206,21 @@ class LuaScriptManager(_BaseLuaScriptManager):
 
     def _end(self, connection: Any, call: Call, assured: bool) -> Any:
         try:
-            if assured:
-                return self.assured.check(call, *read_both(connection))
-            return connection.read_response()
-        except ReadOnlyError:
-            connection.disconnect()
+            reply = read_both(connection) if assured else connection.read_response()
+            if self.breaker.troubled:
+                self.breaker.answered(PASS)
+            return self.assured.check(call, *reply) if assured else reply
         except NotReplicatedError:
             raise
+        except ReadOnlyError as error:
+            self.breaker.note(error, PASS)
+            connection.disconnect()
         except ResponseError as error:
             if not _is_missing(error):
+                self.breaker.note(error, PASS)
                 raise self._meaning(error, call) from None
-        except _AWAY:
+        except _AWAY as error:
+            self.breaker.note(error, PASS)
             connection.disconnect()
         except BaseException:
             connection.disconnect()
@@ -340,8 +281,10 @@ class LuaScriptManager(_BaseLuaScriptManager):
 class AsyncLuaScriptManager(_BaseLuaScriptManager):
     """Sends scripts over an async client, within one event loop."""
 
-    def __init__(self, client: AsyncClient, clock: Clock = "server") -> None:
-        super().__init__(clock)
+    def __init__(
+        self, client: AsyncClient, clock: Clock = "server", breaker: RedisCircuitBreaker | None = None
+    ) -> None:
+        super().__init__(clock, breaker)
         self.client: Any = client
         self._pool: Any = client.connection_pool if isinstance(client, AsyncRedis) else None
 
@@ -351,28 +294,35 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
         Raises:
             FairQueueError: what the server, or its absence, means (see `map_error`).
         """
-        command = self._command(call)
-        pauses = _pauses(call)
-        assured = call.assurance and self.assured.command_for(call)
+        command, breaker, permit = self._command(call), self.breaker, PASS
+        assured = self.assured.command_for(call) if call.assurance else None
+        patience: Patience | None = None
+        if breaker.troubled:
+            patience = Patience(breaker, _pauses(call))
+            permit = await breaker.enter_async(patience.until)
         while True:
             try:
-                if assured:
-                    return self.assured.check(call, *(await self._send(command, assured)))
-                return await self._send(command)
-            except ReadOnlyError as error:  # another server is the primary now, and nothing has run here
-                pause = next(pauses, None)
-                if pause is None:
-                    raise map_error(error, call.script) from None
-                await asyncio.sleep(pause)
-            except ResponseError as error:
-                raise await self._meaning(error, call) from None
+                reply = await self._attempt(command, permit, assured)
+                return self.assured.check(call, *reply) if assured else reply
             except FairQueueError:
                 raise
-            except _AWAY as error:
-                pause = next(pauses, None)
+            except (
+                *_AWAY,
+                ReadOnlyError,
+            ) as error:  # the latter: another server is the primary, and nothing has run here
+                patience = patience or Patience(breaker, _pauses(call))
+                pause = patience.pause(permit)
                 if pause is None:
-                    raise _unavailable(error, call, self._pool) from error
+                    raise unavailable(error, call, self._pool) from error
                 await asyncio.sleep(pause)
+                permit = PASS
+                if breaker.troubled:
+                    try:
+                        permit = await breaker.enter_async(patience.until)
+                    except CircuitOpenError:
+                        raise unavailable(error, call, self._pool) from error
+            except ResponseError as error:
+                raise await self._meaning(error, call) from None
             except RedisError as error:
                 raise map_error(error, call.script) from error
 
@@ -386,6 +336,17 @@ class AsyncLuaScriptManager(_BaseLuaScriptManager):
             if refusal := denied.meaning(str(error), [name.decode() for name in lacking]):
                 return refusal
         return map_error(error, call.script)
+
+    async def _attempt(self, command: tuple[Any, ...], permit: int, assured: tuple[Any, ...] | None) -> Any:
+        """One try, of which the breaker is told what it says of the server."""
+        try:
+            reply = await self._send(command, assured)
+        except BaseException as error:
+            self.breaker.note(error, permit)
+            raise
+        if self.breaker.troubled:
+            self.breaker.answered(permit)
+        return reply
 
     async def _send(self, command: tuple[Any, ...], assured: tuple[Any, ...] | None = None) -> Any:
         """The reply, with `assured` a pair: the reply to that too."""

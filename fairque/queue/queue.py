@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from fairque.core.config import FairQueueConfig
+from fairque.core.config_outages import OnUnavailable
 from fairque.core.events import EventBus
 from fairque.core.exceptions import (
+    QueueUnavailableError,
     ResultTimeoutError,
 )
 from fairque.core.keys import encode
@@ -29,6 +31,7 @@ from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
 from fairque.queue.schedules import Schedules
+from fairque.queue.spooling import keep, refuse, spools
 from fairque.queue.workflows import WorkflowQueue
 from fairque.queue.xcom import XCom
 
@@ -52,6 +55,7 @@ class TaskQueue(WorkflowQueue):
     ) -> None:
         super().__init__(config, middleware=middleware, events=events)
         self._push = compose(self.engine.middleware, self._store, "push")
+        self._push_or_spool = compose(self.engine.middleware, self._store_or_spool, "push")
         self.dlq = DeadLetters(self)
         self.schedules = Schedules(self)
         self.xcom = XCom(self)
@@ -61,26 +65,55 @@ class TaskQueue(WorkflowQueue):
     def _store(self, task: Task[Any]) -> Pushed:
         return tell_pushed(self.events, self.run(push.push(self.engine, task)))
 
-    def push(self, task: Task[R]) -> TaskHandle[R]:
+    def _store_or_spool(self, task: Task[Any]) -> Pushed:
+        [pushed] = self._offer([task])
+        if pushed.error:
+            raise pushed.error
+        return pushed
+
+    def _offer(self, tasks: list[Task[Any]]) -> list[Pushed]:
+        """Store tasks, in the local spool if there is no server."""
+        self.spool.join(self)
+        flow = push.push_chunk(self.engine, tasks)
+        try:
+            manager = (self._manager if self._opened else None) or self._open()
+        except QueueUnavailableError as error:
+            outcomes = refuse(flow, error)
+        else:
+            outcomes = manager.run(flow)
+        if any(pushed.packed is not None for pushed in outcomes):
+            outcomes = keep(self.spool, outcomes)
+        return [tell_pushed(self.events, pushed) for pushed in outcomes]
+
+    def push(self, task: Task[R], *, on_unavailable: OnUnavailable | None = None) -> TaskHandle[R]:
         """Store a task; when this returns, it will be executed at least once.
+
+        `on_unavailable`: what to do if no server answers: `"raise"`, or `"spool"`, which writes the task to a file of
+        this machine until one does (the handle's `spooled` is true so long). Left out, `spool.on_unavailable` of the
+        configuration says so.
 
         Raises:
             InvalidTaskError: (or one below it) it cannot be stored as it is; nothing is written.
             DuplicateTaskError: its id or dedup_key is taken.
             QueueFullError: the server has no memory for it.
+            SpoolFullError: no server answers, and the local spool has no room for it.
         """
-        pushed = self._push(push.check_new(task))
+        store = self._push_or_spool if spools(self.config, on_unavailable) else self._push
+        pushed = store(push.check_new(task))
         return TaskHandle(self, pushed.task_id, result_type_of(task.function), existing=pushed.existing)
 
-    def push_batch(self, batch: Iterable[Task[Any]]) -> list[PushOutcome[TaskHandle[Any]]]:
+    def push_batch(
+        self, batch: Iterable[Task[Any]], *, on_unavailable: OnUnavailable | None = None
+    ) -> list[PushOutcome[TaskHandle[Any]]]:
         """Store many tasks, in chunks; a generator is read as it goes. One outcome a task, in their order.
 
-        A task that is refused does not keep the others out: its outcome has the error.
+        A task that is refused does not keep the others out: its outcome has the error. `on_unavailable`: as of `push`.
         """
+        spool = spools(self.config, on_unavailable)
         outcomes: list[PushOutcome[TaskHandle[Any]]] = []
         iterator = iter(batch)
         while chunk := push.take_chunk(iterator):
-            for pushed in self._push_chunk(chunk):
+            for pushed in self._push_chunk(chunk, spool):
                 handle = None
                 if pushed.ok:
                     kind = result_type_of(pushed.task.function)
@@ -88,9 +121,12 @@ class TaskQueue(WorkflowQueue):
                 outcomes.append(PushOutcome(pushed.task, handle, pushed.error))
         return outcomes
 
-    def _push_chunk(self, chunk: list[Task[Any]]) -> list[Pushed]:
+    def _push_chunk(self, chunk: list[Task[Any]], spool: bool) -> list[Pushed]:
         if self._push != self._store:
-            return [push.attempt(self._push, task) for task in chunk]
+            store = self._push_or_spool if spool else self._push
+            return [push.attempt(store, task) for task in chunk]
+        if spool:
+            return self._offer(chunk)
         outcomes = self.run(push.push_chunk(self.engine, chunk))
         return [tell_pushed(self.events, pushed) for pushed in outcomes]
 
@@ -255,8 +291,8 @@ class TaskQueue(WorkflowQueue):
         try:
             stats = self.get_stats()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-            return health_of(None, error, time.perf_counter() - begun)
-        return health_of(stats, None, time.perf_counter() - begun)
+            return health_of(None, error, time.perf_counter() - begun, self.breaker.stats, self.spool.waiting)
+        return health_of(stats, None, time.perf_counter() - begun, self.breaker.stats, self.spool.waiting)
 
     def cleanup_expired_tasks(self) -> dict[str, int]:
         """Cancel what expired, and forget what was kept long enough, in bounded chunks; returns how many of each."""

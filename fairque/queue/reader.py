@@ -10,6 +10,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from fairque.queue.circuit_breaker import NO_BREAKER, RedisCircuitBreaker
 from fairque.queue.connection import SyncClient
 
 PAUSE_SECONDS = 0.2
@@ -20,8 +21,9 @@ class BlockingReader:
     """Sends `command()` over a client of its own, again and again; `on_reply` gets each reply that is not empty, as the
     server sent it.
 
-    `on_return` is called when the server answers again after it did not: replies may have been lost. A daemon
-    thread; it begins with `start` and ends with `close`.
+    `on_return` is called when the server answers again after it did not: replies may have been lost. What fails here
+    is not told to `breaker`, but while that is open nothing is tried. A daemon thread; it begins with `start` and ends
+    with `close`.
     """
 
     def __init__(
@@ -31,7 +33,9 @@ class BlockingReader:
         on_reply: Callable[[Any], object],
         name: str,
         on_return: Callable[[], object] = lambda: None,
+        breaker: RedisCircuitBreaker = NO_BREAKER,
     ) -> None:
+        self._breaker = breaker
         self._make_client = make_client
         self._command = command
         self._on_reply = on_reply
@@ -71,6 +75,9 @@ class BlockingReader:
                     raise
                 away = True
                 self._closed.wait(PAUSE_SECONDS)
+                # Whoever makes calls finds out when the server is back.
+                while self._breaker.is_open and not self._closed.wait(PAUSE_SECONDS):
+                    pass
                 continue
             if reply:
                 self._on_reply(reply)

@@ -9,6 +9,7 @@ from types import ModuleType
 
 from fairque.core.config import FairQueueConfig
 from fairque.core.schedules.models import ScheduledTask
+from fairque.queue.circuit_breaker import breaker_for
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin, schedules
 from fairque.queue.operations.base import Engine
@@ -58,7 +59,7 @@ def deploy_from(config: FairQueueConfig, modules: Sequence[str]) -> None:
         QueueUnavailableError: no server answers.
     """
     manager, engine = (
-        LuaScriptManager(config.redis.create_redis_client()),
+        LuaScriptManager(config.redis.create_redis_client(), breaker=breaker_for(config)),
         Engine(config.queue, config.key_prefix),
     )
     try:

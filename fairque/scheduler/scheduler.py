@@ -26,6 +26,7 @@ from fairque.core.exceptions import (
 from fairque.core.keys import decode
 from fairque.core.middleware import Middleware, check_middleware
 from fairque.core.schedules.models import ScheduledTask
+from fairque.queue.circuit_breaker import breaker_for
 from fairque.queue.connection import create_blocking_client
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin, firing, schedule_views
@@ -99,7 +100,9 @@ class TaskScheduler:
         """
         if self._manager is not None:
             raise ConfigError("this scheduler was started before: make a new one")
-        manager = self._manager = LuaScriptManager(self.config.redis.create_redis_client())
+        manager = self._manager = LuaScriptManager(
+            self.config.redis.create_redis_client(), breaker=breaker_for(self.config, self.events)
+        )
         try:
             manager.run(admin.open_queue(self._engine))
             deploy_config(manager, self._engine, self.config)
@@ -270,6 +273,7 @@ class TaskScheduler:
             self._hear,
             "fairque-scheduler-waker",
             self._wake.set,
+            breaker_for(self.config),
         )
         self._reader.start()
 

@@ -24,6 +24,7 @@ from fairque.core.events import TaskClaimed
 from fairque.core.exceptions import FairQueueError, QueueUnavailableError, WorkerDeadError
 from fairque.core.keys import decode
 from fairque.core.models import Task
+from fairque.queue.backoff import Backoff
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import claims, tasks, xcom
 from fairque.queue.operations.assignment import encode_entry
@@ -159,7 +160,7 @@ class ControlLoop:
 
     def run(self) -> None:
         """Until it was told to stop and everything is settled or given back."""
-        away = False
+        backoff = Backoff()
         while True:
             try:
                 with self._turning:
@@ -173,24 +174,31 @@ class ControlLoop:
                     self._awake_at = self._next_look()
                 if not (must_turn or self.slots.wait(self._awake_at - time.monotonic()) or self.stopping):
                     self._poked = True  # nobody called: look for work all the same
-                if away:
+                if backoff.away:
                     _log.info("the server answers again")
-                away = False
+                backoff.succeeded()
             except WorkerDeadError as error:
                 with self._turning:
                     self._start_again(error)
             except QueueUnavailableError as error:
-                if not away:
+                if not backoff.away:
                     _log.warning("%s; the worker keeps its tasks and tries again", error)
-                away = True
-                if self._limit is not None and time.monotonic() > self._limit:
+                if not self._rest(backoff.failed(error)):
                     _log.warning("the server is away: what could not be settled is given back by its lease")
                     return
-                time.sleep(AWAY_PAUSE_SECONDS)
             except FairQueueError:
                 _log.exception("the control loop goes on")
                 time.sleep(AWAY_PAUSE_SECONDS)
         self.leave()
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait while the server is away; False if the worker stops and has no time left for that."""
+        until = time.monotonic() + seconds
+        while (now := time.monotonic()) < until:
+            if self._limit is not None and now > self._limit:
+                return False
+            time.sleep(min(AWAY_PAUSE_SECONDS, until - now))
+        return self._limit is None or now <= self._limit
 
     def _turn(self) -> None:
         """One call if there is a reason for it."""

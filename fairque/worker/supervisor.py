@@ -24,6 +24,7 @@ from types import FrameType
 import yaml
 
 from fairque.core.config import FairQueueConfig
+from fairque.queue.circuit_breaker import breaker_for
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin
 from fairque.queue.operations.base import Engine
@@ -137,7 +138,7 @@ class Supervisor:
             QueueUnavailableError: no server answers at the start.
             OSError: `health_port` is taken.
         """
-        manager = LuaScriptManager(self.config.redis.create_redis_client())
+        manager = LuaScriptManager(self.config.redis.create_redis_client(), breaker=breaker_for(self.config))
         manager.assured.lenient = True
         manager.run(admin.open_queue(self._engine))
         apply_policies(manager, self._engine, self.config)

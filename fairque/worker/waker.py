@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fairque.core.config import RedisConfig
+from fairque.queue.circuit_breaker import NO_BREAKER, RedisCircuitBreaker
 from fairque.queue.connection import create_blocking_client
 from fairque.queue.reader import BlockingReader
 
@@ -17,13 +18,21 @@ class Waker:
     """
 
     def __init__(
-        self, redis: RedisConfig, block_seconds: float, on_message: Callable[[bytes], object]
+        self,
+        redis: RedisConfig,
+        block_seconds: float,
+        on_message: Callable[[bytes], object],
+        breaker: RedisCircuitBreaker = NO_BREAKER,
     ) -> None:
         self._block = block_seconds
         self._on_message = on_message
         self._key = ""
         self._reader = BlockingReader(
-            lambda: create_blocking_client(redis, block_seconds), self._command, self._hear, "fairque-waker"
+            lambda: create_blocking_client(redis, block_seconds),
+            self._command,
+            self._hear,
+            "fairque-waker",
+            breaker=breaker,
         )
 
     def start(self, key: str) -> None:

@@ -19,10 +19,12 @@ from fairque.core.events import EventBus, WorkerStarted, WorkerStopped
 from fairque.core.exceptions import ConfigError, FairQueueError
 from fairque.core.middleware import Middleware
 from fairque.core.registry import default_registry
+from fairque.queue.circuit_breaker import breaker_for
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.records import at
+from fairque.queue.spool import spool_for
 from fairque.worker.executors import Executor, create_executor
 from fairque.worker.handler import TaskHandler
 from fairque.worker.health import HealthServer
@@ -136,10 +138,15 @@ class Worker:
     def _prepare(self, undo: ExitStack) -> ControlLoop:
         """Everything but the threads that serve; `undo` takes it back."""
         entry = self.entry
-        manager = self._manager = LuaScriptManager(self.config.redis.create_redis_client())
+        manager = self._manager = LuaScriptManager(
+            self.config.redis.create_redis_client(), breaker=breaker_for(self.config, self.events)
+        )
         undo.callback(manager.client.close)
         manager.assured.lenient = True
         manager.run(admin.open_queue(self._engine))
+        spool = spool_for(self.config)
+        spool.join(self)  # what a producer on this machine left behind
+        undo.callback(spool.leave, self)
         if self._page is None:  # else the supervisor has done so
             apply_policies(manager, self._engine, self.config)
         executor = self._executor = create_executor(
@@ -155,7 +162,7 @@ class Worker:
             *([""] if self._handler is not None else []),
         ) or NO_FUNCTIONS
         block = max(0.1, min(entry.poll_interval_seconds, self.config.queue.lease_seconds / 3))
-        waker = self._waker = Waker(self.config.redis, block, self._hear)
+        waker = self._waker = Waker(self.config.redis, block, self._hear, manager.breaker)
         loop = self._loop = ControlLoop(self._engine, manager, executor, entry, waker, functions, self._page)
         if entry.health_port is not None:
             self._health = HealthServer(entry.health_port, self.is_healthy, self.is_ready)
@@ -194,6 +201,7 @@ class Worker:
                 self._health.close()
             if self._manager is not None:
                 self._manager.client.close()
+            spool_for(self.config).leave(self)
             self.events.emit(
                 WorkerStopped(
                     at=self._now(),

@@ -255,6 +255,7 @@ def test_workers_outlive_their_server(new_server: Callable[..., ServerProcess], 
         time.sleep(lease)
         server.start()
         back = time.monotonic()
+        until(lambda: workshop.queue.get_health().healthy, 5)
         done = workshop.count(TaskState.FINISHED)
         until(lambda: workshop.count(TaskState.FINISHED) > done, 5)
         until(lambda: worker.is_healthy() and supervised.supervisor.is_healthy(), 5)

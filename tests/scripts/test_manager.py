@@ -28,7 +28,8 @@ from fairque.core.exceptions import (
 from fairque.core.models import Priority, Task, UserPolicy
 from fairque.core.retry import Discard, Snooze
 from fairque.core.states import TaskState
-from fairque.queue.lua_manager import RESEND_PAUSES, map_error
+from fairque.queue.lua_manager import RESEND_PAUSES
+from fairque.queue.replies import map_error
 from fairque.scripts import load
 from tests.support.facades import MODES, Facades
 from tests.support.invariants import assert_consistent
@@ -209,12 +210,13 @@ def test_a_full_server_refuses_pushes_and_still_drains(
 
 
 def test_an_absent_server_is_said_after_the_repetitions(facades: Facades) -> None:
-    queue = facades.make(config("unix:///nonexistent/fq.sock"))
+    queue = facades.make(config(f"unix:///nonexistent/{facades.mode}.sock"))
     with pytest.raises(QueueUnavailableError, match="no answer from the server to open"):
         queue.push(Task.create(payload=1))
     health = queue.get_health()
     assert not health.healthy
     assert "QueueUnavailableError" in health.problems[0]
+    assert health.breaker.is_open
 
 
 def test_a_lost_reply_is_asked_for_again(proxy: FaultProxy, facades: Facades) -> None:

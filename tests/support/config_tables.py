@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, SchedulerConfig, WorkerConfig
+from fairque.core.config_outages import BreakerConfig, SpoolConfig
 from fairque.core.policies import AnyPolicy, GroupPolicy, LimiterPolicy, UserPolicy
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -24,6 +25,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "workers": WorkerConfig,
     "queue": QueueConfig,
     "scheduler": SchedulerConfig,
+    "breaker": BreakerConfig,
+    "spool": SpoolConfig,
 }
 POLICIES: dict[str, type[AnyPolicy]] = {"users": UserPolicy, "groups": GroupPolicy, "limiters": LimiterPolicy}
 _BLOCK = r"<!-- table: {name} -->\n.*?<!-- end -->"

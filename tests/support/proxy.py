@@ -172,6 +172,11 @@ class FaultProxy:
         return self._count("requests_dropped")
 
     @property
+    def connections_refused(self) -> int:
+        """Connections that were closed at once by `refuse`."""
+        return self._count("connections_refused")
+
+    @property
     def connections(self) -> int:
         """Connections that are open now."""
         return self._count("connections")
@@ -246,6 +251,7 @@ class FaultProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
+            self.count("connections_refused")
             writer.transport.abort()
             return
         try:

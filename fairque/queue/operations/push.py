@@ -18,6 +18,7 @@ from fairque.core.exceptions import (
     InvalidTaskError,
     NotReplicatedError,
     PayloadTooLargeError,
+    QueueUnavailableError,
     QuotaExceededError,
     UnknownDependencyError,
     UnknownLimiterError,
@@ -47,13 +48,17 @@ class Pushed:
     """What became of one task of a push. `task_id`: the id under which it is found; `existing`: it was there
     before.
 
-    `error` is set, and nothing was stored, if the task was refused.
+    `error` is set, and nothing was stored, if the task was refused. If the reason is that no server answered, `packed`
+    is what it would have been told, and may be told later: it holds the operation id. `spooled`: it is in the local
+    spool instead.
     """
 
     task_id: str
     task: Task[Any]
     existing: bool = False
     error: FairQueueError | None = None
+    packed: tuple[Argument, ...] | None = None
+    spooled: bool = False
 
     @property
     def ok(self) -> bool:
@@ -171,6 +176,14 @@ def pack_node(
     rule = _RULES[task.trigger_rule]
     fields = (task_id, due, on_duplicate, window, rule, awaits, ttl, len(near), others)
     return _pack_node(fields) + data  # type: ignore[operator]
+
+
+def at_fixed_time(packed: tuple[Argument, ...], now: int) -> tuple[Argument, ...]:
+    """What `pack` made, for a later push: a delay counts from `now` (µs since the epoch), not from then."""
+    task_id, data, due, *rest = packed
+    if isinstance(due, int) and due < 0:
+        due = now - due
+    return task_id, data, due, *rest
 
 
 def _limiter(task: Task[Any]) -> str:
@@ -323,8 +336,10 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
                 outcomes[index] = replace(pushed, error=pushed.error or unsure(tasks[index], error))
             continue
         except FairQueueError as error:
-            for index, _, _ in part:
-                outcomes[index] = _refused(tasks[index], error)
+            away = isinstance(error, QueueUnavailableError)
+            for index, item, others in part:
+                # One that waits for others needs the server to look for them: it is told now, or not at all.
+                outcomes[index] = _refused(tasks[index], error, item if away and not others else None)
             continue
         for (index, _, _), code, task_id in _triples(part, reply):
             outcomes[index] = outcome_of(tasks[index], code, task_id)
@@ -350,8 +365,8 @@ def unsure(task: Task[Any], error: NotReplicatedError) -> NotReplicatedError:
     )
 
 
-def _refused(task: Any, error: FairQueueError) -> Pushed:
-    return Pushed(task.task_id if isinstance(task, Task) else "", task, error=error)
+def _refused(task: Any, error: FairQueueError, packed: tuple[Argument, ...] | None = None) -> Pushed:
+    return Pushed(task.task_id if isinstance(task, Task) else "", task, error=error, packed=packed)
 
 
 def attempt(store: Callable[[Task[Any]], Pushed], task: Task[Any]) -> Pushed:

@@ -10,7 +10,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
-FAIRQUE_CHAOS_MINUTES ?= 5
+MINUTES ?= 5
+SEED ?=
+FAIRQUE_CHAOS_MINUTES ?= $(MINUTES)
 
 .PHONY: help
 help:  ## show this list
@@ -81,7 +83,11 @@ bench-lock:  ## pin the newest peers anew (needs uv and npm)
 BENCH_LOCK_OPTIONS = --upgrade $(subst "make lock","make bench-lock",$(LOCK_OPTIONS))
 
 .PHONY: chaos
-chaos: env  ## random faults for FAIRQUE_CHAOS_MINUTES (5) minutes
+chaos: env  ## kill workers, schedulers and the server for MINUTES (5), by the schedule of SEED, and compare sent with done
+	$(BIN)/python -m tests.support.ledger --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: chaos-tests
+chaos-tests: env  ## the chaos suite in its long form: random faults for MINUTES (5) minutes
 	FAIRQUE_CHAOS_MINUTES=$(FAIRQUE_CHAOS_MINUTES) $(BIN)/python -m pytest --timeout 0 tests/chaos $(PYTEST_ARGS)
 
 .PHONY: docs

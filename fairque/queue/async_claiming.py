@@ -26,6 +26,7 @@ from fairque.queue.base import BaseTaskQueue
 from fairque.queue.connection import create_async_blocking_client
 from fairque.queue.consumer import check_settled, failing, finishing, releasing, unsure_outcome
 from fairque.queue.listener import AsyncListener
+from fairque.queue.losses import tell_losses, tell_renewed
 from fairque.queue.lua_manager import AsyncLuaScriptManager
 from fairque.queue.operations import admin, claims
 from fairque.queue.operations.base import Flow
@@ -139,7 +140,8 @@ class AsyncClaimingQueue(BaseTaskQueue):
         users: Sequence[str] = (),
         worker_id: str | None = None,
     ) -> Task[Any] | list[Task[Any]] | None:
-        """Claim the next task, fairly (None: there is none), or with `count` a list of up to so many.
+        """Claim the next task, fairly (None: there is none), or with `count` a list of up to so many,
+        and up to 500.
 
         `wait`: seconds to wait for the first. `users`: only from these. `worker_id`: as a worker of that entry
         would, its own users first. The claim is held for one lease (`lease_seconds`) from this object's last
@@ -253,6 +255,7 @@ class AsyncClaimingQueue(BaseTaskQueue):
                 raise
             else:
                 consumer.take(exchange)
+                tell_losses(engine.bus, exchange.news)
                 return exchange
         raise AssertionError("unreachable")
 
@@ -297,4 +300,6 @@ class AsyncClaimingQueue(BaseTaskQueue):
             StaleClaimError: a claim was lost: stop working on it.
         """
         items = [claimed] if isinstance(claimed, Task) else list(claimed)
-        return await self.run(claims.renew_claims(self.engine, self._consumer.session, items))
+        asked = await self.run(claims.renew_claims(self.engine, self._consumer.session, items))
+        tell_renewed(self.engine.bus, self._consumer.session)
+        return asked

@@ -26,6 +26,7 @@ from fairque.queue.base import BaseTaskQueue
 from fairque.queue.connection import create_blocking_client
 from fairque.queue.consumer import check_settled, failing, finishing, releasing, unsure_outcome
 from fairque.queue.listener import Listener
+from fairque.queue.losses import tell_losses, tell_renewed
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin, claims
 from fairque.queue.operations.base import Flow
@@ -133,7 +134,8 @@ class ClaimingQueue(BaseTaskQueue):
         users: Sequence[str] = (),
         worker_id: str | None = None,
     ) -> Task[Any] | list[Task[Any]] | None:
-        """Claim the next task, fairly (None: there is none), or with `count` a list of up to so many.
+        """Claim the next task, fairly (None: there is none), or with `count` a list of up to so many,
+        and up to 500.
 
         `wait`: seconds to wait for the first. `users`: only from these. `worker_id`: as a worker of that entry
         would, its own users first. The claim is held for one lease (`lease_seconds`) from this object's last
@@ -244,6 +246,7 @@ class ClaimingQueue(BaseTaskQueue):
                 raise
             else:
                 consumer.take(exchange)
+                tell_losses(engine.bus, exchange.news)
                 return exchange
         raise AssertionError("unreachable")
 
@@ -288,4 +291,6 @@ class ClaimingQueue(BaseTaskQueue):
             StaleClaimError: a claim was lost: stop working on it.
         """
         items = [claimed] if isinstance(claimed, Task) else list(claimed)
-        return self.run(claims.renew_claims(self.engine, self._consumer.session, items))
+        asked = self.run(claims.renew_claims(self.engine, self._consumer.session, items))
+        tell_renewed(self.engine.bus, self._consumer.session)
+        return asked

@@ -16,6 +16,7 @@ from redis.exceptions import (
 )
 
 from fairque.core.exceptions import (
+    ConfigError,
     FairQueueError,
     GroupInUseError,
     InvalidStateError,
@@ -71,6 +72,12 @@ def map_error(error: RedisError, script: str) -> FairQueueError:
             return GroupInUseError(group=group, tasks=int(tasks))
         case "FQ_SCHEDULE":
             return ScheduleNotFoundError(schedule=detail)
+        case "FQ_EVICTION":
+            return ConfigError(
+                f"the server's maxmemory-policy is {detail}: when it is full, it would throw tasks away. Set "
+                "maxmemory-policy noeviction (CONFIG SET, and in the server's file), or take a server of its own for "
+                "the queue"
+            )
         case "FQ_LEADER":
             who, _, leader = detail.partition(" ")
             now = "nobody does now" if leader == "-" else f"{leader} does"

@@ -104,7 +104,7 @@ class TaskScheduler:
             self.config.redis.create_redis_client(), breaker=breaker_for(self.config, self.events)
         )
         try:
-            manager.run(admin.open_queue(self._engine))
+            manager.run(admin.open_queue(self._engine, serves=True))
             deploy_config(manager, self._engine, self.config)
             deploy_modules(manager, self._engine, self.modules)
             if self._schedules is not None:

@@ -4,7 +4,7 @@
 -- FLAGS allow-oom
 -- INCLUDE prelude keys record clock scheduler leases settle sweep reconcile wake continue finish_call
 -- `functions`: packed list or ''. Tokens: id, token for each claim that the caller asks about.
--- REPLY for each claim: 1 held, 0 lost, 2 held and a cancel was asked for
+-- REPLY for each claim: 1 held, 0 lost, 2 held and a cancel was asked for; then news of the dead (lib/sweep.lua)
 -- ERRORS FQ_DEAD
 leases.require(incarnation)
 scheduler.advance()
@@ -26,7 +26,7 @@ for i = TOKENS, #ARGV, 2 do
 end
 if clock.now - clock.swept > conf.lease / 12 then
   reconcile.sweep()
-  sweep.reap()
+  for _, value in ipairs(sweep.reap()) do reply[#reply + 1] = value end
   sweep.expire()
   continue.sweep()
   wake.one_if_ready()

@@ -9,7 +9,8 @@
 -- `outcomes`: packed, for each: its kind (number), the lengths of id and `first`, seconds, `second`, the token, then id
 -- and `first` (lib/settle.lua says what these are).
 -- REPLY 1 if this is the stored answer to a call that was made before, codes of the outcomes, claimed tasks (id,
--- record), when the caller should call again (µs, or 0), ids to cancel, what it holds if the digest differs (id, record).
+-- record), when the caller should call again (µs, or 0), ids to cancel, what it holds if the digest differs (id, record),
+-- news of the dead (lib/sweep.lua).
 -- ERRORS FQ_DEAD the incarnation is not alive; FQ_CALL the number is lower than the last
 local NOTHING_HELD = 'da39a3ee5e6b4b0d3255bfef95601890afd80709' -- the digest of no tokens
 local deadline = leases.require(incarnation)
@@ -25,18 +26,21 @@ end
 -- The same number gets the same answer: codes as stored, and the claims that still stand.
 if last[1] and tonumber(last[1]) >= number then
   if tonumber(last[1]) > number then refuse('CALL', sequence .. ' ' .. last[1]) end
+  -- Who asks again lives, however many answers are lost.
+  leases.touch(incarnation, deadline)
   local answer = cmsgpack.unpack(last[2])
   for i = 1, #answer[2], 2 do
     local rec = record.load_whole(answer[2][i])
     if rec and rec.state == STARTED and rec.token == answer[2][i + 1] then deliver(deliveries, answer[2][i], rec) end
   end
-  return {1, answer[1], deliveries, tostring(0), {}, {}}
+  return {1, answer[1], deliveries, tostring(0), {}, {}, {}}
 end
 
 scheduler.advance()
 leases.touch(incarnation, deadline)
 writes.for_holder(incarnation)
 local seen, touched = {}, {}
+local news = {}
 local at = 1
 while at <= #outcomes do
   local kind, id_size, first_size, seconds, second, token, names = struct.unpack('>BHI4ddc16', outcomes, at)
@@ -64,7 +68,7 @@ if clock.continuing > 0 then
 end
 if clock.now - clock.swept > conf.lease / 12 then
   reconcile.sweep()
-  sweep.reap()
+  news = sweep.reap()
   sweep.expire()
   continue.sweep()
   writes.flush()
@@ -168,7 +172,8 @@ local function start_one(t, by_lane)
   return true
 end
 
-while clock.paused == 0 and got < wanted and spent < 1000 and bytes < 4194304 do
+-- A thousand decisions, each for another user, would hold the server up for longer than 50 ms.
+while clock.paused == 0 and got < wanted and spent < 500 and bytes < 4194304 do
   local t, by_lane = scheduler.choose(only, sides)
   if not t then break end
   spent = spent + 1
@@ -208,4 +213,4 @@ wake.one_if_ready()
 call('HSET', keys.worker(incarnation), 'sequence', sequence, 'answer', cmsgpack.pack({codes, claimed}), 'due',
   string.format('%.17g', due), 'parked', parked and '1' or '0')
 finish_call()
-return {0, codes, deliveries, string.format('%.17g', due > 0 and math.max(1, due - clock.now) or 0), cancels, held_by_server}
+return {0, codes, deliveries, string.format('%.17g', due > 0 and math.max(1, due - clock.now) or 0), cancels, held_by_server, news}

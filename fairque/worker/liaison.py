@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 from fairque.core.exceptions import FairQueueError, WorkerDeadError
+from fairque.queue.losses import tell_losses, tell_renewed
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import claims
 from fairque.queue.operations.base import Engine
@@ -50,7 +51,9 @@ class Liaison:
         while (incarnation := self._renewals.get()) is not None:
             pause = self._interval
             try:
-                self._manager.run(claims.renew(self._engine, Session(slots=0, incarnation=incarnation)))
+                session = Session(slots=0, incarnation=incarnation)
+                self._manager.run(claims.renew(self._engine, session))
+                tell_renewed(self._engine.bus, session)
                 self._renewed[incarnation] = time.monotonic()
             except WorkerDeadError:
                 _log.debug("incarnation %s is not alive; its process starts anew by itself", incarnation)
@@ -80,13 +83,14 @@ class Liaison:
         self._renewed.pop(incarnation, None)
         while not self._over.is_set():
             try:
-                count = self._manager.run(claims.leave(self._engine, incarnation, begun))
+                count, news = self._manager.run(claims.give_back(self._engine, incarnation, begun))
             except FairQueueError as error:
                 _log.warning("could not give back the tasks of %s yet: %s", incarnation, error)
                 self._over.wait(AGAIN_SECONDS)
                 continue
             if count:
                 _log.info("%d tasks of the ended process were queued again", count)
+            tell_losses(self._engine.bus, news)
             return
         _log.error("the tasks of %s are given back when its lease ends", incarnation)
 

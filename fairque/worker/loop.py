@@ -25,6 +25,7 @@ from fairque.core.exceptions import FairQueueError, QueueUnavailableError, Worke
 from fairque.core.keys import decode
 from fairque.core.models import Task
 from fairque.queue.backoff import Backoff
+from fairque.queue.losses import tell_losses, tell_renewed
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import claims, tasks, xcom
 from fairque.queue.operations.assignment import encode_entry
@@ -216,6 +217,7 @@ class ControlLoop:
             self._exchange(self._want(), beat)
         if now >= self._next_announcement:
             self._manager.run(claims.renew(self._engine, self.session, announce=True))
+            tell_renewed(self._engine.bus, self.session)
             self._next_announcement = now + self._announce_seconds
         self._send_progress()
 
@@ -306,6 +308,7 @@ class ControlLoop:
         if self._page is not None:
             self._page.set_last_good(now)
         tally = settled(self._engine.bus, in_flight, exchange.codes)
+        tell_losses(self._engine.bus, exchange.news)
         self.completed += tally.completed
         self.released += tally.released
         self._in_flight = []

@@ -24,6 +24,7 @@ from types import FrameType
 import yaml
 
 from fairque.core.config import FairQueueConfig
+from fairque.core.events import EventBus
 from fairque.queue.circuit_breaker import breaker_for
 from fairque.queue.lua_manager import LuaScriptManager
 from fairque.queue.operations import admin
@@ -90,8 +91,8 @@ class Supervisor:
     """Runs `processes` worker processes of one entry until it is told to stop.
 
     `modules` define functions; `handler` is ``module:Class``, for payload tasks. `path` goes before the
-    children's own sys.path. With `scheduler`, a TaskScheduler runs beside them, in this process. Opens nothing before
-    `run`.
+    children's own sys.path. With `scheduler`, a TaskScheduler runs beside them, in this process. `events` hear of dead
+    processes and what they held (`WorkerDead`, `TaskLost`), and of schedules. Opens nothing before `run`.
     """
 
     def __init__(
@@ -105,14 +106,16 @@ class Supervisor:
         path: Sequence[str] = (),
         log_level: int = logging.INFO,
         scheduler: bool = False,
+        events: EventBus | None = None,
     ) -> None:
         self.config = config
         self.entry = config.worker(worker_id)
         self.processes = processes
         self._modules, self._handler, self._path = tuple(modules), handler, tuple(path)
         self._log_level = log_level
-        self._scheduler = TaskScheduler(config) if scheduler else None
-        self._engine = Engine(config.queue, config.key_prefix)
+        self.events = events or EventBus()
+        self._scheduler = TaskScheduler(config, events=self.events) if scheduler else None
+        self._engine = Engine(config.queue, config.key_prefix, bus=self.events)
         self._children = [_Child(place) for place in range(processes)]
         self._leaving: list[_Child] = []
         self._gone: queues.SimpleQueue[_Gone | None] = queues.SimpleQueue()
@@ -140,7 +143,7 @@ class Supervisor:
         """
         manager = LuaScriptManager(self.config.redis.create_redis_client(), breaker=breaker_for(self.config))
         manager.assured.lenient = True
-        manager.run(admin.open_queue(self._engine))
+        manager.run(admin.open_queue(self._engine, serves=True))
         apply_policies(manager, self._engine, self.config)
         if self._scheduler is not None:
             self._scheduler.start()

@@ -143,7 +143,7 @@ class Worker:
         )
         undo.callback(manager.client.close)
         manager.assured.lenient = True
-        manager.run(admin.open_queue(self._engine))
+        manager.run(admin.open_queue(self._engine, serves=True))
         spool = spool_for(self.config)
         spool.join(self)  # what a producer on this machine left behind
         undo.callback(spool.leave, self)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
+from fairque.core.config import FairQueueConfig
+from fairque.core.exceptions import ConfigError
 from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
 from fairque.core.states import TaskState
+from fairque.queue.queue import TaskQueue
+from fairque.scheduler.scheduler import TaskScheduler
+from fairque.worker.supervisor import Supervisor
+from fairque.worker.worker import Worker
 from tests.support import worker_tasks
+from tests.support.servers import ServerProcess
 from tests.support.workers import Workshop, until
 
 USERS = 6
@@ -52,3 +61,22 @@ def test_any_key_is_lost_under_load(make_workshop: Callable[..., Workshop]) -> N
     assert queue.reconcile().repaired == ()
     workshop.assert_settled()
     assert all(worker.popen.poll() is None for worker in workers)
+
+
+def test_nobody_serves_a_queue_on_a_server_that_evicts(new_server: Callable[..., ServerProcess]) -> None:
+    """A full server would throw tasks away, with or without a TTL. Who looks, or pushes, is not kept out."""
+    server = new_server(options={"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"})
+    client = server.client()
+    config = FairQueueConfig.from_dict({"redis": {"url": server.url}})
+    for policy in ("allkeys-lru", "volatile-ttl"):
+        client.config_set("maxmemory-policy", policy)
+        for start in (Worker(config).start, Supervisor(config).run, TaskScheduler(config).start):
+            with pytest.raises(ConfigError, match=f"maxmemory-policy is {policy}.*noeviction"):
+                start()
+    with TaskQueue(config) as queue:
+        assert queue.get_stats().states[TaskState.QUEUED] == 0
+        client.config_set("maxmemory-policy", "noeviction")
+        worker = Worker(config)
+        worker.start()
+        assert queue.push(worker_tasks.quick(1)).result(10) == 1
+        assert worker.stop(1)

@@ -77,7 +77,7 @@ def steps(prefix: str, users: list[str]) -> list[Step]:
         return Settlement(task_id, struct.pack(">Q", number) + RANDOM, "finish", 0.25, b"result", 60_000)
 
     return [
-        call("open", "1"),
+        call("open", "1", "1"),
         call("join", "incarnation", 4, "", b"\x80", b"\x90"),
         call("push"),
         *(call("push", *item) for item in items[:4]),
@@ -353,4 +353,4 @@ def test_a_library_that_the_server_does_not_take_says_why(
     monkeypatch.setattr(manager, "_loading", ("FUNCTION", "LOAD", "REPLACE", b"#!lua name=x\nnonsense"))
     flushed.function_flush()
     with pytest.raises(FairQueueError, match="script open failed: Error compiling function"):
-        manager.execute(Engine(QueueConfig()).call("open", "1"))
+        manager.execute(Engine(QueueConfig()).call("open", "1", "0"))

@@ -39,13 +39,14 @@ class QueueStats:
         return bool(self.numbers["paused"])
 
 
-def open_queue(engine: Engine) -> Flow[None]:
-    """A client's first call.
+def open_queue(engine: Engine, *, serves: bool = False) -> Flow[None]:
+    """A client's first call; `serves`: that of a worker or scheduler.
 
     Raises:
+        ConfigError: a full server would throw tasks away, which who serves the queue does not risk.
         SchemaMismatchError: the server's data has another layout.
     """
-    found = yield engine.call("open", SCHEMA)
+    found = yield engine.call("open", SCHEMA, int(serves))
     if int(found) != SCHEMA:
         raise SchemaMismatchError(
             f"the data under the prefix {engine.keys.prefix!r} has layout {int(found)}; this version reads {SCHEMA}: "

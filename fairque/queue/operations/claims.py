@@ -93,6 +93,8 @@ class Session:
     joined: bool = False
     sequence: int = 0
     lost: Call | None = None
+    news: list[bytes] = field(default_factory=list)
+    """Of the dead (losses.py), as renewals brought them, until somebody tells them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class Exchange:
 
     `due_in`: seconds until the caller should call again, or None. `held`: with a digest that differed, what
     the server holds as this incarnation's, and `malformed` the claims whose records could not be read (id,
-    token). `refers`: there may be tasks whose arguments name what others returned (`complete`).
+    token). `refers`: there may be tasks whose arguments name what others returned (`complete`). `news`: of the dead
+    (losses.py).
     """
 
     codes: tuple[Settled, ...]
@@ -111,6 +114,7 @@ class Exchange:
     held: tuple[Task[Any], ...] | None
     malformed: tuple[tuple[str, bytes, FairQueueError], ...]
     refers: bool = False
+    news: Sequence[bytes] = ()
 
 
 def join(engine: Engine, session: Session) -> Flow[None]:
@@ -237,7 +241,7 @@ def fetch_lost(engine: Engine, session: Session) -> Flow[Exchange | None]:
 
 def exchange_in(reply: Any) -> Exchange:
     """What a reply says; `complete` fetches what it only names."""
-    _replayed, codes, deliveries, due, cancels, held = reply
+    _replayed, codes, deliveries, due, cancels, held, news = reply
     malformed: list[tuple[str, bytes, FairQueueError]] = []
     due_micros = float(due)
     refers = any(map(may_hold_references, deliveries[1::2])) or any(map(may_hold_references, held[1::2]))
@@ -249,6 +253,7 @@ def exchange_in(reply: Any) -> Exchange:
         held=_tasks(held[:-1], malformed) if held else None,
         malformed=tuple(malformed),
         refers=refers,
+        news=news,
     )
 
 
@@ -312,8 +317,9 @@ def renew(
     argv: list[Argument] = []
     for task in tasks:
         argv += [encode(task.task_id, "task_id"), token_of(task)]
-    reply: list[int] = yield engine.call("renew", session.incarnation, functions, *argv)
-    return reply
+    reply: list[Any] = yield engine.call("renew", session.incarnation, functions, *argv)
+    session.news += reply[len(tasks) :]
+    return reply[: len(tasks)]
 
 
 def renew_claims(engine: Engine, session: Session, tasks: Sequence[Task[Any]]) -> Flow[list[Task[Any]]]:
@@ -341,15 +347,25 @@ def leave(engine: Engine, incarnation: str, begun: Iterable[bytes] | None = ()) 
 
     `begun`: tokens of claims whose tasks had begun, which are counted as crashed; None: all had; empty: none.
     """
+    total, _news = yield from give_back(engine, incarnation, begun)
+    return total
+
+
+def give_back(
+    engine: Engine, incarnation: str, begun: Iterable[bytes] | None = ()
+) -> Flow[tuple[int, list[bytes]]]:
+    """As `leave`, with the news of what was given back (losses.py)."""
     tokens = None if begun is None else list(begun)
     mode = 1 if tokens is None else 2 if tokens else 0
     total = 0
+    news: list[bytes] = []
     while True:
         done: int
-        done, finished = yield engine.call("leave", incarnation, mode, *(tokens or ()))
+        done, finished, more = yield engine.call("leave", incarnation, mode, *(tokens or ()))
         total += done
+        news += more
         if finished:
-            return total
+            return total, news
 
 
 def token_of(task: Task[Any]) -> bytes:

@@ -3,6 +3,8 @@
 -- What time alone brings: due tasks, expired tasks, dead workers. Every call of a worker does a little of it. Each step
 -- says what it has changed before the next one, which may be about the same tasks.
 local PROMOTE, EXPIRE, REAP, PASSED = 200, 100, 100, 10
+-- What became of a task that a dead incarnation held.
+local UNBEGUN, AGAIN, BURIED, CALLED_OFF = '0', '1', '2', '3'
 local sweep = {}
 
 local function enqueue(id, rec, at_head)
@@ -94,6 +96,10 @@ function sweep.forget(limit)
   return forgotten
 end
 
+local function add(news, ...)
+  for _, value in ipairs({...}) do news[#news + 1] = value end
+end
+
 -- An incarnation is marked dead first, so that nothing it says afterwards counts.
 function sweep.bury(incarnation)
   local slots = tonumber(call('HGET', keys.worker(incarnation), 'slots') or 0)
@@ -107,12 +113,15 @@ function sweep.bury(incarnation)
 end
 
 -- Its tasks go back in chunks. `begun`: tokens of those that had begun, or nil: all are taken to have.
--- They are charged to the last renewal plus one interval, at least.
-function sweep.give_back(incarnation, limit, begun, renewed)
+-- They are charged to the last renewal plus one interval, at least. `news` is told of each (see sweep.reap).
+function sweep.give_back(incarnation, limit, begun, renewed, news)
   local held = call('HGETALL', keys.held(incarnation))
-  local done = 0
+  local done, again = 0, 0
   for i = 1, #held, 2 do
-    if done >= limit then return done, false end
+    if done >= limit then
+      call('HINCRBY', keys.worker(incarnation), 'again', again)
+      return done, false
+    end
     local id, token = held[i], string.sub(held[i + 1], 1, 16)
     local rec = record.load(id)
     if rec and rec.state == STARTED and rec.token == token then
@@ -122,8 +131,13 @@ function sweep.give_back(incarnation, limit, begun, renewed)
         leases.drop(incarnation, id)
         scheduler.finish(t, rec, math.max(0, seconds), false)
         tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
+        add(news, incarnation, '', id, rec.user, rec.func, CALLED_OFF .. rec.attempt)
       else
-        settle.crash(id, rec, t, seconds, begun == nil or begun[token] == true, '')
+        local had_begun = begun == nil or begun[token] == true
+        settle.crash(id, rec, t, seconds, had_begun, '')
+        if rec.state ~= FAILED then again = again + 1 end
+        add(news, incarnation, '', id, rec.user, rec.func,
+          (rec.state == FAILED and BURIED or had_begun and AGAIN or UNBEGUN) .. rec.attempt)
       end
       scheduler.place(t)
     elseif rec then
@@ -133,6 +147,8 @@ function sweep.give_back(incarnation, limit, begun, renewed)
     end
     done = done + 1
   end
+  local told = call('HMGET', keys.worker(incarnation), 'fields', 'again')
+  add(news, incarnation, told[1] or '', '', '', '', tostring(again + tonumber(told[2] or 0)))
   call('DEL', keys.worker(incarnation), keys.wake(incarnation))
   call('ZREM', keys.dead, incarnation)
   return done, true
@@ -140,7 +156,11 @@ end
 
 -- Dead workers: leases past their deadline, and what earlier calls left over. If nobody swept for two thirds of a
 -- lease (two heartbeats), the server, not the workers, was away: nothing is reaped for one lease more.
+-- Returns the news, six values each: the incarnation, then of a task its id, user, function, and what became of it with
+-- its attempt; or once all is given back, of the incarnation what it had told about itself, and how many of its tasks
+-- were queued again.
 function sweep.reap()
+  local news = {}
   if clock.now - clock.swept > conf.lease * 2 / 3 then clock.grace = clock.now + conf.lease end
   clock.swept = clock.now
   local left = REAP
@@ -155,7 +175,8 @@ function sweep.reap()
   for _, incarnation in ipairs(call('ZRANGE', keys.dead, 0, 9)) do
     if left <= 0 then break end
     local renewed = tonumber(call('HGET', keys.worker(incarnation), 'renewed') or clock.now)
-    left = left - sweep.give_back(incarnation, left, nil, renewed)
+    left = left - sweep.give_back(incarnation, left, nil, renewed, news)
   end
   writes.flush()
+  return news
 end

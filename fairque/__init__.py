@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, WorkerConfig
     from fairque.core.context import current_task
     from fairque.core.decorator import task
+    from fairque.core.filters import TaskFilter
     from fairque.core.models import DLQEntry, Priority, Task
     from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
     from fairque.core.retry import Discard, RetryAfter, Snooze, exponential, fixed, linear
@@ -42,6 +43,7 @@ __all__ = [
     "ScheduledTask",
     "Snooze",
     "Task",
+    "TaskFilter",
     "TaskHandle",
     "TaskHandler",
     "TaskQueue",
@@ -75,6 +77,7 @@ _HOMES = {
     "ScheduledTask": "fairque.core.schedules.models",
     "Snooze": "fairque.core.retry",
     "Task": "fairque.core.models",
+    "TaskFilter": "fairque.core.filters",
     "TaskHandle": "fairque.queue.handles",
     "TaskHandler": "fairque.worker.handler",
     "TaskQueue": "fairque.queue.queue",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fairque.cli import (
+    cleanup,
     config,
     control,
     coverage,
@@ -56,6 +57,7 @@ app.add_typer(pipelines.app, name="pipelines", rich_help_panel=_TASKS)
 command(app, rich_help_panel=_QUEUE)(control.stats)
 command(app, rich_help_panel=_QUEUE)(control.pause)
 command(app, rich_help_panel=_QUEUE)(control.resume)
+command(app, rich_help_panel=_QUEUE)(cleanup.cleanup)
 app.add_typer(users.app, name="users", rich_help_panel=_TENANTS)
 app.add_typer(groups.app, name="groups", rich_help_panel=_TENANTS)
 app.add_typer(limiters.app, name="limiters", rich_help_panel=_TENANTS)

@@ -57,6 +57,13 @@ def queue_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(partitions, int) and partitions > 1:
         text = f"must be 1, not {partitions}: several partitions are not supported yet"
         yield Problem(("partitions",), partitions, text)
+    most, alert = data.get("max_dead_letters"), data.get("dead_letter_alert")
+    if isinstance(most, int) and isinstance(alert, int) and alert > most:
+        text = (
+            f"must be at most max_dead_letters ({most}), not {alert}, which no user would ever get to; "
+            "null turns it off"
+        )
+        yield Problem(("dead_letter_alert",), alert, text)
 
 
 def scheduler_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -161,6 +161,21 @@ class Keys:
         return f"{self.prefix}:users:wait"
 
     @property
+    def by_dead(self) -> str:
+        """Users that have dead letters, by how many."""
+        return f"{self.prefix}:users:dead"
+
+    @property
+    def dead_news(self) -> str:
+        """What has died and was not told to anybody yet: packed, with a TTL."""
+        return f"{self.prefix}:news:dead"
+
+    @property
+    def cleanup(self) -> str:
+        """How far the round of clean-up is, and whose turn it is to go on."""
+        return f"{self.prefix}:cleanup"
+
+    @property
     def parked(self) -> str:
         """Tenants out of tokens, and limiters that somebody waits for (behind two colons), by when to look again."""
         return f"{self.prefix}:parked"

@@ -15,10 +15,11 @@ from fairque.core.exceptions import (
 )
 from fairque.core.keys import encode
 from fairque.core.middleware import Middleware, compose_async
-from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError
+from fairque.core.models import QueueSizes, Task, TaskError
 from fairque.core.states import TaskState
+from fairque.queue.async_bulk import AsyncBulkQueue
+from fairque.queue.async_dead_letters import AsyncDeadLetters
 from fairque.queue.async_schedules import AsyncSchedules
-from fairque.queue.async_workflows import AsyncWorkflowQueue
 from fairque.queue.async_xcom import AsyncXCom
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
@@ -26,7 +27,6 @@ from fairque.queue.handles import AsyncTaskHandle
 from fairque.queue.health import QueueHealth, health_of
 from fairque.queue.listener import LOOK_AGAIN, next_from_async
 from fairque.queue.operations import admin, dead_letters, push, results, tasks, users
-from fairque.queue.operations.dead_letters import Ids
 from fairque.queue.operations.explain import Explanation, explain
 from fairque.queue.operations.push import Pushed
 from fairque.queue.operations.reconcile import Report, reconcile
@@ -38,7 +38,7 @@ T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class AsyncTaskQueue(AsyncWorkflowQueue):
+class AsyncTaskQueue(AsyncBulkQueue):
     """A queue, for async code, within one event loop. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -261,33 +261,3 @@ class AsyncTaskQueue(AsyncWorkflowQueue):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
             return health_of(None, error, time.perf_counter() - begun)
         return health_of(stats, None, time.perf_counter() - begun)
-
-    async def cleanup_expired_tasks(self) -> dict[str, int]:
-        """Cancel what expired, and forget what was kept long enough, in bounded chunks; returns how many of each."""
-        return await self.run(admin.sweep(self.engine))
-
-
-class AsyncDeadLetters:
-    """`queue.dlq`."""
-
-    def __init__(self, queue: AsyncTaskQueue) -> None:
-        self._queue = queue
-
-    async def list(
-        self, user: str | None = None, cursor: str | None = None, limit: int = 100
-    ) -> Page[DLQEntry]:
-        """One page of dead letters, oldest first, with every attempt's error."""
-        return await self._queue.run(dead_letters.list_dead(self._queue.engine, user, cursor, limit))
-
-    async def requeue(self, ids: Ids | None = None, *, user: str | None = None) -> int:
-        """Queue dead letters again, as a new run: those named, else all of `user`, else all; returns how
-        many.
-
-        Raises:
-            TaskNotFoundError, InvalidStateError: one that was named is not there, or has not ended so.
-        """
-        return await self._queue.run(dead_letters.requeue_dead(self._queue.engine, ids, user))
-
-    async def purge(self, ids: Ids | None = None, *, user: str | None = None) -> int:
-        """Remove dead letters for ever: those named, else all of `user`, else all; returns how many."""
-        return await self._queue.run(dead_letters.purge_dead(self._queue.engine, ids, user))

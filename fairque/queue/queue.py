@@ -14,22 +14,22 @@ from fairque.core.exceptions import (
 )
 from fairque.core.keys import encode
 from fairque.core.middleware import Middleware, compose
-from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError
+from fairque.core.models import QueueSizes, Task, TaskError
 from fairque.core.states import TaskState
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
+from fairque.queue.bulk import BulkQueue
+from fairque.queue.dead_letters import DeadLetters
 from fairque.queue.handles import TaskHandle
 from fairque.queue.health import QueueHealth, health_of
 from fairque.queue.listener import LOOK_AGAIN, next_from
 from fairque.queue.operations import admin, dead_letters, push, results, tasks, users
-from fairque.queue.operations.dead_letters import Ids
 from fairque.queue.operations.explain import Explanation, explain
 from fairque.queue.operations.push import Pushed
 from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
 from fairque.queue.schedules import Schedules
-from fairque.queue.workflows import WorkflowQueue
 from fairque.queue.xcom import XCom
 
 R = TypeVar("R")
@@ -37,7 +37,7 @@ T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class TaskQueue(WorkflowQueue):
+class TaskQueue(BulkQueue):
     """A queue, for sync code; threads may share it. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -256,31 +256,3 @@ class TaskQueue(WorkflowQueue):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
             return health_of(None, error, time.perf_counter() - begun)
         return health_of(stats, None, time.perf_counter() - begun)
-
-    def cleanup_expired_tasks(self) -> dict[str, int]:
-        """Cancel what expired, and forget what was kept long enough, in bounded chunks; returns how many of each."""
-        return self.run(admin.sweep(self.engine))
-
-
-class DeadLetters:
-    """`queue.dlq`."""
-
-    def __init__(self, queue: TaskQueue) -> None:
-        self._queue = queue
-
-    def list(self, user: str | None = None, cursor: str | None = None, limit: int = 100) -> Page[DLQEntry]:
-        """One page of dead letters, oldest first, with every attempt's error."""
-        return self._queue.run(dead_letters.list_dead(self._queue.engine, user, cursor, limit))
-
-    def requeue(self, ids: Ids | None = None, *, user: str | None = None) -> int:
-        """Queue dead letters again, as a new run: those named, else all of `user`, else all; returns how
-        many.
-
-        Raises:
-            TaskNotFoundError, InvalidStateError: one that was named is not there, or has not ended so.
-        """
-        return self._queue.run(dead_letters.requeue_dead(self._queue.engine, ids, user))
-
-    def purge(self, ids: Ids | None = None, *, user: str | None = None) -> int:
-        """Remove dead letters for ever: those named, else all of `user`, else all; returns how many."""
-        return self._queue.run(dead_letters.purge_dead(self._queue.engine, ids, user))

@@ -67,13 +67,13 @@ def act_claim(bench: Bench, _: Task[Any] | None) -> Any:
 def act_promote(bench: Bench, _: Task[Any] | None) -> Any:
     """An hour passes, and its worker renews in time."""
     keep_alive(bench, 3601)
-    return bench.call("sweep", "finished", 0)
+    return bench.call("sweep", "", 0, 0, "due", "0")
 
 
 def act_expire(bench: Bench, _: Task[Any] | None) -> Any:
     """Its last moment to start passes."""
     keep_alive(bench, 61)
-    return bench.call("sweep", "finished", 0)
+    return bench.call("sweep", "", 0, 0, "due", "0")
 
 
 def act_reap(bench: Bench, _: Task[Any] | None) -> Any:

@@ -14,7 +14,7 @@ from fairque.core.exceptions import FairQueueError, QuotaExceededError, WorkerDe
 from fairque.core.models import Task
 from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
 from fairque.core.states import TaskState
-from fairque.queue.operations import admin, assignment, claims, policies, push, tasks
+from fairque.queue.operations import admin, assignment, claims, cleanup, policies, push, tasks
 from fairque.queue.operations.claims import Session, Settled
 from tests.support.bench import LEASE, SETTLE_KINDS, Bench, settlement
 from tests.support.invariants import Snapshot, assert_consistent
@@ -219,7 +219,7 @@ class Walker:
         self.bench.run(claims.renew(self.bench.engine, worker, self._held(worker)))
 
     def sweep(self) -> None:
-        self.bench.run(admin.sweep(self.bench.engine))
+        self.bench.run(cleanup.sweep(self.bench.engine))
 
     def compare(self) -> None:
         """A heartbeat: afterwards both sides hold the same."""

@@ -105,6 +105,13 @@ class Snapshot:
             members = {name.decode() for name in self.client.zrange(self.keys.dlq(user), 0, -1)}
             if members != dead[user]:
                 yield f"dlq of {user}: {members} instead of {dead[user]}"
+        counts = {user: len(ids) for user, ids in dead.items() if ids}
+        listed = {
+            name.decode(): int(count)
+            for name, count in self.client.zrange(self.keys.by_dead, 0, -1, withscores=True)
+        }
+        if listed != counts:
+            yield f"users with dead letters: {listed} instead of {counts}"
 
     def _queues(self) -> Iterator[str]:
         queued = {task_id: rec for task_id, rec in self.tasks.items() if rec.state is TaskState.QUEUED}

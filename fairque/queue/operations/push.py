@@ -91,14 +91,7 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
         check_portable(task.function)
     # What it waits for is kept where scripts read it, and not twice.
     body = encode_task_body(msgspec.structs.replace(task, depends_on=()) if task.depends_on else task)
-    if len(body) > engine.config.max_payload_bytes:
-        raise PayloadTooLargeError(
-            f"task {task.task_id} of user {task.user_id!r} takes {len(body):,} bytes encoded; the limit is "
-            f"{engine.config.max_payload_bytes:,} (queue.max_payload_bytes): store the data elsewhere and pass a "
-            "reference to it",
-            task_id=task.task_id,
-            user_id=task.user_id,
-        )
+    check_size(engine, task, body)
     due = 0
     if task.execute_after is not None:
         due = max(1, micros(task.execute_after))
@@ -171,6 +164,22 @@ def pack_node(
     rule = _RULES[task.trigger_rule]
     fields = (task_id, due, on_duplicate, window, rule, awaits, ttl, len(near), others)
     return _pack_node(fields) + data  # type: ignore[operator]
+
+
+def check_size(engine: Engine, task: Task[Any], body: bytes) -> None:
+    """Refuse a task whose encoded form is over the limit.
+
+    Raises:
+        PayloadTooLargeError: it is.
+    """
+    if len(body) > engine.config.max_payload_bytes:
+        raise PayloadTooLargeError(
+            f"task {task.task_id} of user {task.user_id!r} takes {len(body):,} bytes encoded; the limit is "
+            f"{engine.config.max_payload_bytes:,} (queue.max_payload_bytes): store the data elsewhere and pass a "
+            "reference to it",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
 
 
 def _limiter(task: Task[Any]) -> str:

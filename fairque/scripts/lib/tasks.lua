@@ -1,4 +1,4 @@
--- INCLUDE prelude keys states record clock tenants stats wake writes
+-- INCLUDE prelude keys states record clock tenants stats wake writes letters
 -- EXPORTS tasks
 -- BEGIN tasks.begin()
 -- What every transition does: the registry of states, the user's queues, the counters, the watchers.
@@ -165,7 +165,7 @@ function tasks.conclude(id, rec, state, reason, ttl)
   if linked or state == FAILED or ttl > 0 then record.save(id, rec) end
   if state == FAILED then
     count_end(t, 'failed')
-    tenants.is_broken(redis.pcall('ZADD', keys.dlq(rec.user), clock.now, id))
+    letters.add(id, rec)
     clock.failed = clock.failed + 1
   else
     if state == FINISHED then

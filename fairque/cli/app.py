@@ -23,6 +23,7 @@ from fairque.cli import (
     scheduler,
     server,
     tasks,
+    update,
     users,
     why,
     worker,
@@ -51,6 +52,7 @@ command(app, rich_help_panel=_TASKS)(tasks.wait)
 command(app, rich_help_panel=_TASKS)(why.why)
 command(app, rich_help_panel=_TASKS)(tasks.cancel)
 command(app, rich_help_panel=_TASKS)(tasks.retry)
+command(app, rich_help_panel=_TASKS)(update.update)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_TASKS)
 app.add_typer(cron.app, name="cron", rich_help_panel=_TASKS)
 app.add_typer(pipelines.app, name="pipelines", rich_help_panel=_TASKS)

@@ -88,8 +88,16 @@ def _part(
     return list(page.items), page.cursor
 
 
-def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def show(
+    run: Run,
+    task_id: Annotated[str, typer.Argument(metavar="ID")],
+    attempts: Annotated[
+        bool,
+        typer.Option("--attempts", "-a", help="Its failed attempts, also of the runs before, as a table."),
+    ] = False,
+) -> None:
     """Show a task: its record, its progress, every attempt's error, and its result."""
+    from fairque.cli.attempts import attempt_data, print_attempts
     from fairque.cli.views import error_data, print_errors, print_task, task_data
 
     with run.queue() as queue:
@@ -97,6 +105,7 @@ def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> Non
         if task is None:
             raise _not_found(task_id)
         errors = queue.get_errors(task_id)
+        history = queue.get_attempts(task_id) if attempts else ()
         progress = queue.get_handle(task_id).progress() if task.state == "started" else None
         has_result, result = _result(queue, task)
     if run.out.as_json:
@@ -107,6 +116,8 @@ def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> Non
             "text": progress.text,
         }
         data["errors"] = [error_data(error) for error in errors]
+        if attempts:
+            data["attempts"] = [attempt_data(attempt) for attempt in history]
         if has_result:
             data["result"] = result
         run.out.data(data)
@@ -120,7 +131,10 @@ def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> Non
 
         run.out.line("\nresult")
         run.out.line(to_json(result))
-    print_errors(run.out, errors)
+    if attempts:
+        print_attempts(run.out, history)
+    else:
+        print_errors(run.out, errors)
 
 
 def _not_found(task_id: str) -> Exception:

@@ -11,8 +11,10 @@ from fairque.cli import control
 from fairque.cli.exits import ExitCode
 from fairque.cli.filters import YesOption
 from fairque.cli.policies import (
+    BudgetOption,
     BurstOption,
     CapOption,
+    MinimumOption,
     PausedOption,
     QueuedOption,
     RateOption,
@@ -117,6 +119,8 @@ def set_(
     group: Annotated[
         str | None, typer.Option(metavar="NAME|none", help="The organisation that the user belongs to.")
     ] = None,
+    retry_budget: BudgetOption = None,
+    retry_minimum: MinimumOption = None,
     paused: PausedOption = None,
 ) -> None:
     """Change what a user may use; what is not given stays as it is in effect. It acts at once, on the backlog too.
@@ -127,7 +131,7 @@ def set_(
 
     given = changes(
         weight=weight, max_concurrency=max_concurrency, rate=rate, burst=burst, max_queued=max_queued,
-        paused=paused, group=group,
+        paused=paused, group=group, retry_budget=retry_budget, retry_minimum=retry_minimum,
     )  # fmt: skip
     if not given:
         raise typer.BadParameter(

@@ -153,8 +153,9 @@ def policy(kind: type[PolicyT], value: Any) -> PolicyT:
             problems.append(Problem((str(name),), None, f"unknown key; {hint}"))
             continue
         try:  # one by one, so that each mistake is told (a burst needs a rate_limit beside it)
-            fields: dict[str, Any] = {"rate_limit": 1.0, name: setting}
-            kind(**fields)
+            beside = {"rate_limit": 1.0, "retry_budget": 1.0}
+            fields: dict[str, Any] = {field: number for field, number in beside.items() if field in names}
+            kind(**{**fields, name: setting})
         except (FairQueueError, TypeError, ValueError) as exc:
             # A limiter without a rate_limit is not wrong yet: it may have the other limit.
             if setting is not None:

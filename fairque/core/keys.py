@@ -239,7 +239,7 @@ class Keys:
         return f"{self.prefix}:result:{task_id}"
 
     def errors(self, task_id: str) -> str:
-        """One encoded error per failed attempt."""
+        """The last failed attempts of a task, oldest first: packed (core/attempts.py)."""
         return f"{self.prefix}:errors:{task_id}"
 
     def progress(self, task_id: str) -> str:
@@ -269,6 +269,10 @@ class Keys:
     def costs(self, user: str) -> str:
         """A tenant's measured cost per function (worker_time)."""
         return f"{self.prefix}:user:{user}:costs"
+
+    def retries(self, user: str) -> str:
+        """When a tenant's retry budget is whole again (µs), while it is not: with a TTL until then."""
+        return f"{self.prefix}:user:{user}:retries"
 
     def dlq(self, user: str) -> str:
         """A tenant's dead letters, by the time they failed."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from fairque.core.attempts import TaskAttempt
 from fairque.core.models import Task
 from fairque.core.states import TaskState
 from fairque.queue.operations import results
+from fairque.queue.operations.push import PushResult
 from fairque.queue.operations.results import Progress, TaskUpdate
 
 if TYPE_CHECKING:
@@ -22,11 +24,23 @@ R = TypeVar("R")
 
 
 class _BaseHandle(Generic[R]):
-    """The task's id, and whether the push found it there already."""
+    """The task's id, whether the push found it there already, and what became of the push.
 
-    def __init__(self, task_id: str, result_type: Any = None, *, existing: bool = False) -> None:
+    `outcome` is "stored"; or of a push that found a task there: "returned", "throttled" (this push was dropped) or
+    "debounced" (the task, which waits, has this push's arguments and options from now on).
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        result_type: Any = None,
+        *,
+        existing: bool = False,
+        outcome: PushResult = "stored",
+    ) -> None:
         self.task_id = task_id
         self.existing = existing
+        self.outcome = outcome
         self._result_type = result_type
 
     def __repr__(self) -> str:
@@ -37,9 +51,15 @@ class TaskHandle(_BaseHandle[R]):
     """A task in the queue, for sync code."""
 
     def __init__(
-        self, queue: TaskQueue, task_id: str, result_type: Any = None, *, existing: bool = False
+        self,
+        queue: TaskQueue,
+        task_id: str,
+        result_type: Any = None,
+        *,
+        existing: bool = False,
+        outcome: PushResult = "stored",
     ) -> None:
-        super().__init__(task_id, result_type, existing=existing)
+        super().__init__(task_id, result_type, existing=existing, outcome=outcome)
         self._queue = queue
 
     def task(self) -> Task[R] | None:
@@ -54,6 +74,10 @@ class TaskHandle(_BaseHandle[R]):
     def progress(self) -> Progress | None:
         """What the running task told last."""
         return self._queue.run(results.get_progress(self._queue.engine, self.task_id))
+
+    def attempts(self) -> tuple[TaskAttempt, ...]:
+        """Each failed attempt, oldest first, also of the runs before a requeue: the last 50 are kept."""
+        return self._queue.get_attempts(self.task_id)
 
     def cancel(self) -> bool:
         """Cancel it, or ask it to stop if it runs. False: it had ended."""
@@ -83,9 +107,15 @@ class AsyncTaskHandle(_BaseHandle[R]):
     """A task in the queue, for async code."""
 
     def __init__(
-        self, queue: AsyncTaskQueue, task_id: str, result_type: Any = None, *, existing: bool = False
+        self,
+        queue: AsyncTaskQueue,
+        task_id: str,
+        result_type: Any = None,
+        *,
+        existing: bool = False,
+        outcome: PushResult = "stored",
     ) -> None:
-        super().__init__(task_id, result_type, existing=existing)
+        super().__init__(task_id, result_type, existing=existing, outcome=outcome)
         self._queue = queue
 
     async def task(self) -> Task[R] | None:
@@ -100,6 +130,10 @@ class AsyncTaskHandle(_BaseHandle[R]):
     async def progress(self) -> Progress | None:
         """What the running task told last."""
         return await self._queue.run(results.get_progress(self._queue.engine, self.task_id))
+
+    async def attempts(self) -> tuple[TaskAttempt, ...]:
+        """Each failed attempt, oldest first, also of the runs before a requeue: the last 50 are kept."""
+        return await self._queue.get_attempts(self.task_id)
 
     async def cancel(self) -> bool:
         """Cancel it, or ask it to stop if it runs. False: it had ended."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
+from fairque.core.attempts import TaskAttempt
+from fairque.core.changes import TaskChanges
 from fairque.core.config import FairQueueConfig
 from fairque.core.events import EventBus
 from fairque.core.exceptions import (
@@ -29,6 +31,7 @@ from fairque.queue.operations.push import Pushed
 from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
+from fairque.queue.operations.update import update_task
 from fairque.queue.schedules import Schedules
 from fairque.queue.xcom import XCom
 
@@ -68,9 +71,17 @@ class TaskQueue(BulkQueue):
             InvalidTaskError: (or one below it) it cannot be stored as it is; nothing is written.
             DuplicateTaskError: its id or dedup_key is taken.
             QueueFullError: the server has no memory for it.
+
+        A push with a `dedup_key` may be dropped, or join a task that waits: the handle's `outcome` says so.
         """
         pushed = self._push(push.check_new(task))
-        return TaskHandle(self, pushed.task_id, result_type_of(task.function), existing=pushed.existing)
+        return TaskHandle(
+            self,
+            pushed.task_id,
+            result_type_of(task.function),
+            existing=pushed.existing,
+            outcome=pushed.result,
+        )
 
     def push_batch(self, batch: Iterable[Task[Any]]) -> list[PushOutcome[TaskHandle[Any]]]:
         """Store many tasks, in chunks; a generator is read as it goes. One outcome a task, in their order.
@@ -84,7 +95,9 @@ class TaskQueue(BulkQueue):
                 handle = None
                 if pushed.ok:
                     kind = result_type_of(pushed.task.function)
-                    handle = TaskHandle[Any](self, pushed.task_id, kind, existing=pushed.existing)
+                    handle = TaskHandle[Any](
+                        self, pushed.task_id, kind, existing=pushed.existing, outcome=pushed.result
+                    )
                 outcomes.append(PushOutcome(pushed.task, handle, pushed.error))
         return outcomes
 
@@ -101,8 +114,12 @@ class TaskQueue(BulkQueue):
         return self.run(tasks.get_task(self.engine, task_id))
 
     def get_errors(self, task_id: str) -> tuple[TaskError, ...]:
-        """The error of every failed attempt, oldest first."""
+        """The error of every failed attempt of the present run, oldest first: the last 50 are kept."""
         return self.run(tasks.get_errors(self.engine, task_id))
+
+    def get_attempts(self, task_id: str) -> tuple[TaskAttempt, ...]:
+        """Each failed attempt, oldest first, also of the runs before a requeue: the last 50 are kept."""
+        return self.run(tasks.get_attempts(self.engine, task_id))
 
     def get_handle(self, task_id: str) -> TaskHandle[Any]:
         """A handle for a task that was pushed elsewhere."""
@@ -115,6 +132,18 @@ class TaskQueue(BulkQueue):
             TaskNotFoundError: there is no such task.
         """
         return self.run(tasks.cancel(self.engine, task_id))
+
+    def update_task(self, task_id: str | Task[Any], **changes: Unpack[TaskChanges]) -> TaskState:
+        """Change a task that waits: its place (`priority`), its time (`delay` or `execute_after`), `expires_at`,
+        `timeout`, `max_retries`, `retry`, `result_ttl`, `correlation_id`, `labels`. All in one step; returns the state
+        that it is in now.
+
+        Raises:
+            InvalidTaskError: there is nothing to change, an option cannot be changed, or a value is out of range.
+            TaskNotFoundError: there is no such task.
+            InvalidStateError: it has begun or ended; or it waits for an earlier run of its schedule.
+        """
+        return self.run(update_task(self.engine, task_id, changes))
 
     def delete_task(self, task_id: str | Task[Any]) -> bool:
         """Remove a task with all that belongs to it. False: there was none.

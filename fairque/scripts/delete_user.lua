@@ -14,7 +14,7 @@ scheduler.advance()
 call('HDEL', keys.policies, user)
 scheduler.set_limits(t, policies.of(user))
 finish_call()
-call('UNLINK', keys.user(user), keys.costs(user), keys.limiters_of(user), keys.dlq(user), keys.critical(user),
+call('UNLINK', keys.user(user), keys.costs(user), keys.retries(user), keys.limiters_of(user), keys.dlq(user), keys.critical(user),
   keys.normal(user))
 for _, list in ipairs({keys.users, keys.by_backlog, keys.by_service, keys.by_wait, keys.by_dead, keys.holders, keys.fresh}) do
   call('ZREM', list, user)

@@ -13,10 +13,7 @@ else
   return -rec.state
 end
 scheduler.advance()
-local names = rec.rest + rec.op_size + rec.dedup_size
-local limiter = record.limiter(rec)
-if limiter then names = names + 1 + #limiter end
-call('SET', keys.task(id), string.sub(rec.data, 1, names) .. body)
+call('SET', keys.task(id), string.sub(rec.data, 1, record.body_at(rec)) .. body)
 local code = actions.requeue(id, rec)
 wake.one_if_ready()
 finish_call()

@@ -270,7 +270,7 @@ def test_only_what_adds_to_the_queue_is_refused_by_a_full_server() -> None:
     refused = {name for name, script in SCRIPTS.items() if not script.flags}
     assert refused == {
         "commit", "expand", "push", "push_graph", "requeue_changed", "schedule_fire", "schedule_put", "schedule_run",
-        "set_group", "set_limiter", "set_policy", "set_rules", "stage", "xcom_push",
+        "set_group", "set_limiter", "set_policy", "set_rules", "stage", "update", "xcom_push",
     }  # fmt: skip
 
 

@@ -76,6 +76,18 @@ class Snapshot:
         yield from self._queues()
         yield from self._claims()
         yield from self._sums()
+        yield from self._dedup()
+
+    def _dedup(self) -> Iterator[str]:
+        """A key without a TTL is held by a task that has it and has not ended."""
+        for name in self.client.keys(self.keys.dedup("*", "*")):
+            if self.client.ttl(name) != -1:
+                continue
+            holder = self.client.get(name)
+            rec = self.tasks.get(holder.decode()) if holder is not None else None
+            *_, user, key = name.decode().split(":")
+            if rec is None or rec.state.is_terminal or (rec.user, rec.dedup) != (user, key):
+                yield f"dedup key {key} of {user}: held by {holder!r}, which is not there, has ended, or is another's"
 
     def _registries(self) -> Iterator[str]:
         for state in TaskState:

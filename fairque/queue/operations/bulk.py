@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from fairque.core.attempts import error_in
 from fairque.core.codec import decode_error
 from fairque.core.exceptions import InvalidFilterError, SerializationError
 from fairque.core.filters import TaskFilter
@@ -21,6 +22,7 @@ from fairque.core.patterns import lua_pattern
 from fairque.core.states import TaskState
 from fairque.queue.operations.base import Argument, Engine, Flow
 from fairque.queue.operations.records import to_task
+from fairque.queue.operations.tasks import of_this_run
 
 Form = Literal["ids", "tasks", "last", "errors"]
 Action = Literal["cancel", "requeue", "delete"]
@@ -155,7 +157,7 @@ def _seen(parts: tuple[Any, ...]) -> Seen:
         TaskState.from_code(state),
         int(entered),
         task,
-        tuple(decode_error(one) for one in errors),
+        tuple(decode_error(error_in(one)) for one in of_this_run(data, errors)),
     )
 
 

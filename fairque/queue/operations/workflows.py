@@ -207,7 +207,9 @@ def _refusal(task: Task[Any], code: int, detail: bytes, graph: Graph) -> FairQue
             f"there is a workflow {graph.workflow_id} already: choose another workflow_id",
             task_id=graph.workflow_id,
         )
-    error = push.outcome_of(task, push.TAKEN if code == push.RETURNED else code, detail).error
+    error = push.outcome_of(
+        task, push.TAKEN if code in (push.RETURNED, push.THROTTLED) else code, detail
+    ).error
     return error or FairQueueError(f"task {task.task_id} was refused ({code})", task_id=task.task_id)
 
 

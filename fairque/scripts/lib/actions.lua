@@ -27,10 +27,11 @@ function actions.requeue(id, rec)
   if not (rec.state == FAILED or rec.state == CANCELED) then return -rec.state end
   if rec.state == FAILED then letters.take_out(id, rec.user) end
   rec.run, rec.attempt, rec.retries, rec.crashes, rec.reason = rec.run + 1, 0, 0, 0, 0
-  rec.flags = bit.band(rec.flags, WATCHED + UNDER_LIMITER + LINKED)
+  rec.flags = bit.band(rec.flags, WATCHED + UNDER_LIMITER + LINKED + ERRORS)
   rec.token, rec.holder, rec.enqueued, rec.expires = NO_TOKEN, NO_HOLDER, clock.tick(), 0
   call('PERSIST', keys.task(id))
-  call('DEL', keys.errors(id), keys.result(id), keys.progress(id))
+  if record.has(rec, ERRORS) then call('PERSIST', keys.errors(id)) end
+  call('DEL', keys.result(id), keys.progress(id))
   if record.has(rec, LINKED) and deps.again(id, rec) then
     tasks.move(id, rec, DEFERRED, rec.enqueued)
     record.save(id, rec)

@@ -370,6 +370,13 @@ end
 
 -- What time alone brings.
 
+-- Another time for one that waits: as in push, so a delay begins when nothing is waited for any more.
+function deps.postpone(id, due)
+  local meta = deps.meta(id)
+  meta.due = due
+  call('HSET', keys.upstream(id), '', packed(meta))
+end
+
 -- Whom a task waits for and does not find. Some of them, or all.
 local function gone_among(id, all)
   local key = keys.upstream(id)

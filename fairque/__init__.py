@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from fairque.core.config import FairQueueConfig, QueueConfig, RedisConfig, WorkerConfig
     from fairque.core.context import current_task
     from fairque.core.decorator import task
+    from fairque.core.filters import TaskFilter
     from fairque.core.models import DLQEntry, Priority, Task
     from fairque.core.policies import GroupPolicy, LimiterPolicy, UserPolicy
-    from fairque.core.retry import Discard, RetryAfter, Snooze, exponential, fixed, linear
+    from fairque.core.retry import Discard, RetryAfter, Snooze, exponential, fixed, linear, never
+    from fairque.core.retry_rules import on
     from fairque.core.schedules.models import ScheduledTask
     from fairque.core.states import TaskState
     from fairque.core.xcom import xcom_task
@@ -42,6 +44,7 @@ __all__ = [
     "ScheduledTask",
     "Snooze",
     "Task",
+    "TaskFilter",
     "TaskHandle",
     "TaskHandler",
     "TaskQueue",
@@ -54,6 +57,8 @@ __all__ = [
     "exponential",
     "fixed",
     "linear",
+    "never",
+    "on",
     "on_worker_start",
     "on_worker_stop",
     "task",
@@ -75,6 +80,7 @@ _HOMES = {
     "ScheduledTask": "fairque.core.schedules.models",
     "Snooze": "fairque.core.retry",
     "Task": "fairque.core.models",
+    "TaskFilter": "fairque.core.filters",
     "TaskHandle": "fairque.queue.handles",
     "TaskHandler": "fairque.worker.handler",
     "TaskQueue": "fairque.queue.queue",
@@ -87,6 +93,8 @@ _HOMES = {
     "exponential": "fairque.core.retry",
     "fixed": "fairque.core.retry",
     "linear": "fairque.core.retry",
+    "never": "fairque.core.retry",
+    "on": "fairque.core.retry_rules",
     "on_worker_start": "fairque.worker.hooks",
     "on_worker_stop": "fairque.worker.hooks",
     "task": "fairque.core.decorator",

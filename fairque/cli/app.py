@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fairque.cli import (
+    cleanup,
     config,
     control,
     coverage,
@@ -24,6 +25,7 @@ from fairque.cli import (
     server,
     spool,
     tasks,
+    update,
     users,
     why,
     worker,
@@ -52,6 +54,7 @@ command(app, rich_help_panel=_TASKS)(tasks.wait)
 command(app, rich_help_panel=_TASKS)(why.why)
 command(app, rich_help_panel=_TASKS)(tasks.cancel)
 command(app, rich_help_panel=_TASKS)(tasks.retry)
+command(app, rich_help_panel=_TASKS)(update.update)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_TASKS)
 app.add_typer(cron.app, name="cron", rich_help_panel=_TASKS)
 app.add_typer(pipelines.app, name="pipelines", rich_help_panel=_TASKS)
@@ -59,6 +62,7 @@ app.add_typer(spool.app, name="spool", rich_help_panel=_TASKS)
 command(app, rich_help_panel=_QUEUE)(control.stats)
 command(app, rich_help_panel=_QUEUE)(control.pause)
 command(app, rich_help_panel=_QUEUE)(control.resume)
+command(app, rich_help_panel=_QUEUE)(cleanup.cleanup)
 app.add_typer(users.app, name="users", rich_help_panel=_TENANTS)
 app.add_typer(groups.app, name="groups", rich_help_panel=_TENANTS)
 app.add_typer(limiters.app, name="limiters", rich_help_panel=_TENANTS)

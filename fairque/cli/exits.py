@@ -42,7 +42,7 @@ _TEXTS = {
 # What errors know besides their message.
 _TOLD = (
     "task_id", "user_id", "state", "reason", "error_type", "traceback",
-    "schedule", "group", "tasks", "limiter", "queued", "limit", "room_in_seconds",
+    "schedule", "group", "tasks", "limiter", "queued", "delayed", "running", "limit", "room_in_seconds",
     "retry_after_seconds", "used",
 )  # fmt: skip
 
@@ -65,12 +65,18 @@ def exit_code(error: BaseException) -> ExitCode:
             return ExitCode.NOT_FOUND
         case ours.ResultTimeoutError():
             return ExitCode.TIMEOUT
-        case ours.ConfigError() | ours.InvalidTaskError() | ours.UnknownFunctionError():
+        case (
+            ours.ConfigError()
+            | ours.InvalidTaskError()
+            | ours.InvalidFilterError()
+            | ours.UnknownFunctionError()
+        ):
             return ExitCode.USAGE
         case (
             ours.DuplicateTaskError()
             | ours.InvalidStateError()
             | ours.GroupInUseError()
+            | ours.UserBusyError()
             | ours.QueueFullError()
             | ours.QuotaExceededError()
             | ours.SchemaMismatchError()

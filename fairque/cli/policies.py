@@ -38,6 +38,16 @@ QueuedOption = Annotated[
     str | None,
     typer.Option("--max-queued", metavar="N|none", help="How many tasks may wait before pushes are refused."),
 ]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--retry-budget", metavar="PART|none", help="Which part of all starts may be retries: 0.2."),
+]
+MinimumOption = Annotated[
+    str | None,
+    typer.Option(
+        "--retry-minimum", metavar="RATE|none", help="How many retries may start all the same: 1, 10/m."
+    ),
+]
 PausedOption = Annotated[
     bool | None, typer.Option("--paused/--no-paused", help="Keep tasks waiting.", show_default=False)
 ]
@@ -52,6 +62,8 @@ def changes(
     max_queued: str | None = None,
     paused: bool | None = None,
     group: str | None = None,
+    retry_budget: str | None = None,
+    retry_minimum: str | None = None,
 ) -> dict[str, Any]:
     """The fields that options set; `none` takes a limit away.
 
@@ -67,6 +79,12 @@ def changes(
         found["rate_limit"] = _rate(rate)
         if found["rate_limit"] is None:
             found.setdefault("burst", None)
+    if retry_minimum is not None:
+        found["retry_minimum"] = _rate(retry_minimum)
+    if retry_budget is not None:
+        found["retry_budget"] = _rate(retry_budget)
+        if found["retry_budget"] is None:
+            found.setdefault("retry_minimum", None)
     if group is not None:
         found["group"] = None if group.lower() == _NONE else group
     return found
@@ -134,7 +152,7 @@ def _shown(policy: AnyPolicy, name: str) -> str:
     from fairque.core.policies import default_burst, rate_text
 
     value = getattr(policy, name)
-    if name == "rate_limit" and value is not None:
+    if name in ("rate_limit", "retry_minimum") and value is not None:
         text = rate_text(value)
         return text if isinstance(text, str) else f"{text}/s"
     if name == "burst" and value is None and policy.rate_limit is not None:

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from fairque.core.models import Task
 
 
+_FOUND = {
+    "returned": "it was there already",
+    "throttled": "dropped: this one was pushed within the window",
+    "debounced": "it waits, and does what this push says from now on",
+}
+
+
 def push(
     run: Run,
     target: Annotated[
@@ -62,9 +69,17 @@ def push(
             parser=seconds, metavar="TIME", help="How long the key counts; else until the task has ended."
         ),
     ] = None,
+    dedup_max_wait: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="TIME", help="With debounce: put it off for at most this long."),
+    ] = None,
     on_duplicate: Annotated[
-        str, typer.Option(metavar="reject|return", help="What to do if the id or key is taken.")
-    ] = "reject",
+        str | None,
+        typer.Option(
+            metavar="reject|return|throttle|debounce",
+            help="If the id or key is taken. throttle: drop this one; debounce: it replaces the one that waits.",
+        ),
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result and print that.")] = False,
     wait_timeout: Annotated[
@@ -90,8 +105,9 @@ def push(
         "max_retries": max_retries,
         "dedup_key": dedup_key,
         "dedup_window": dedup_window,
+        "dedup_max_wait": dedup_max_wait,
         "on_duplicate": on_duplicate,
-        "labels": _labels(label or []),
+        "labels": read_labels(label or []),
     }
     options = {name: value for name, value in options.items() if value not in (None, {})}
     if payload is not None:
@@ -103,12 +119,17 @@ def push(
         if not wait:
             if run.out.as_json:
                 run.out.data(
-                    {"task_id": handle.task_id, "user_id": task.user_id, "existing": handle.existing}
+                    {
+                        "task_id": handle.task_id,
+                        "user_id": task.user_id,
+                        "existing": handle.existing,
+                        "outcome": handle.outcome,
+                    }
                 )
             else:
                 run.out.line(handle.task_id)
                 if handle.existing:
-                    run.out.note("it was there already")
+                    run.out.note(_FOUND[handle.outcome])
             return
         run.out.note(f"task {handle.task_id}")
         from fairque.cli.tasks import print_result
@@ -116,7 +137,8 @@ def push(
         print_result(run, queue, handle.task_id, wait_timeout)
 
 
-def _labels(pairs: list[str]) -> dict[str, str]:
+def read_labels(pairs: list[str]) -> dict[str, str]:
+    """Labels as they are given. Raises typer.BadParameter."""
     labels: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairque.cli.exits import ExitCode
+from fairque.cli.filters import DryRunOption, FilterOption, MostOption, YesOption, carry_out, filter_of
 from fairque.cli.run import Run
 from fairque.cli.words import seconds
 
@@ -88,8 +88,16 @@ def _part(
     return list(page.items), page.cursor
 
 
-def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def show(
+    run: Run,
+    task_id: Annotated[str, typer.Argument(metavar="ID")],
+    attempts: Annotated[
+        bool,
+        typer.Option("--attempts", "-a", help="Its failed attempts, also of the runs before, as a table."),
+    ] = False,
+) -> None:
     """Show a task: its record, its progress, every attempt's error, and its result."""
+    from fairque.cli.attempts import attempt_data, print_attempts
     from fairque.cli.views import error_data, print_errors, print_task, task_data
 
     with run.queue() as queue:
@@ -97,6 +105,7 @@ def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> Non
         if task is None:
             raise _not_found(task_id)
         errors = queue.get_errors(task_id)
+        history = queue.get_attempts(task_id) if attempts else ()
         progress = queue.get_handle(task_id).progress() if task.state == "started" else None
         has_result, result = _result(queue, task)
     if run.out.as_json:
@@ -107,6 +116,8 @@ def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> Non
             "text": progress.text,
         }
         data["errors"] = [error_data(error) for error in errors]
+        if attempts:
+            data["attempts"] = [attempt_data(attempt) for attempt in history]
         if has_result:
             data["result"] = result
         run.out.data(data)
@@ -120,7 +131,10 @@ def show(run: Run, task_id: Annotated[str, typer.Argument(metavar="ID")]) -> Non
 
         run.out.line("\nresult")
         run.out.line(to_json(result))
-    print_errors(run.out, errors)
+    if attempts:
+        print_attempts(run.out, history)
+    else:
+        print_errors(run.out, errors)
 
 
 def _not_found(task_id: str) -> Exception:
@@ -172,8 +186,40 @@ def print_result(run: Run, queue: TaskQueue, task_id: str, timeout: float | None
         run.out.note("it has finished, and left no result")
 
 
-def cancel(run: Run, task_ids: Annotated[list[str], typer.Argument(metavar="ID...")]) -> None:
-    """Cancel tasks that wait, and ask those that run to stop. Exit code 6: one had ended already; 4: there is none."""
+def cancel(
+    run: Run,
+    task_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False)] = None,
+    conditions: FilterOption = None,
+    most: MostOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Cancel tasks that wait, and ask those that run to stop. Exit code 6: one had ended already; 4: there is none.
+
+    With --filter, all that fit: it tells how many that are, and asks, unless --yes is given.
+    """
+    if bool(task_ids) == bool(conditions):
+        raise typer.BadParameter("say which: ids, or --filter NAME=VALUE")
+    if conditions:
+        _cancel_where(run, conditions, most, yes, dry_run)
+        return
+    _cancel_named(run, task_ids or [])
+
+
+def _cancel_where(run: Run, conditions: list[str], most: int | None, yes: bool, dry_run: bool) -> None:
+    where = filter_of(conditions)
+    with run.queue() as queue:
+        carry_out(
+            run,
+            lambda dry: queue.cancel_where(where, dry_run=dry, limit=most),
+            asked="Cancel {}",
+            done="canceled",
+            yes=yes,
+            dry_run=dry_run,
+        )
+
+
+def _cancel_named(run: Run, task_ids: list[str]) -> None:
     with run.queue() as queue:
         told = [_cancel_one(queue, task_id) for task_id in task_ids]
     if run.out.as_json:
@@ -212,19 +258,33 @@ def retry(
     state: Annotated[
         str, typer.Option("--state", "-s", metavar="failed|canceled", help="For --all and --user: which.")
     ] = "failed",
+    conditions: FilterOption = None,
+    most: MostOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Queue failed or canceled tasks again, as a new run under the same id."""
-    ids = chosen_ids(task_ids, everything=everything, user=user)
+    """Queue failed or canceled tasks again, as a new run under the same id.
+
+    With --filter, all that fit: it tells how many that are, and asks, unless --yes is given.
+    """
     if state not in ("failed", "canceled"):
         raise typer.BadParameter(f"only failed and canceled tasks can be queued again, not {state!r}")
+    if conditions:
+        if task_ids or everything:
+            raise typer.BadParameter("say which: ids, or --all, or --filter NAME=VALUE")
+        _retry_where(run, conditions, user, most, yes, dry_run)
+        return
+    ids = chosen_ids(task_ids, everything=everything, user=user)
     with run.queue() as queue:
         if ids is not None:
             count = queue.dlq.requeue(ids)
         elif state == "failed":
             count = queue.dlq.requeue(user=user)
         else:
-            canceled = list(_ids_in(queue, state, user))
-            count = queue.dlq.requeue(canceled) if canceled else 0
+            from fairque.core.filters import TaskFilter
+
+            canceled = TaskFilter(user=None if user else "*", state=state).of_user(user)
+            count = queue.retry_where(canceled).done
     if run.out.as_json:
         run.out.data({"requeued": count})
     else:
@@ -238,11 +298,16 @@ def chosen_ids(ids: list[str] | None, *, everything: bool, user: str | None) -> 
     return ids or None
 
 
-def _ids_in(queue: TaskQueue, state: str, user: str | None) -> Iterator[str]:
-    cursor: str | None = None
-    while True:
-        page = queue.list_tasks(state, user, cursor, SCAN)
-        yield from (task.task_id for task in page)
-        cursor = page.cursor
-        if cursor is None:
-            return
+def _retry_where(
+    run: Run, conditions: list[str], user: str | None, most: int | None, yes: bool, dry_run: bool
+) -> None:
+    where = filter_of(conditions, user)
+    with run.queue() as queue:
+        carry_out(
+            run,
+            lambda dry: queue.retry_where(where, dry_run=dry, limit=most),
+            asked="Queue {} again",
+            done="queued again",
+            yes=yes,
+            dry_run=dry_run,
+        )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairque.cli import control
 from fairque.cli.exits import ExitCode
+from fairque.cli.filters import YesOption
 from fairque.cli.policies import (
+    BudgetOption,
     BurstOption,
     CapOption,
+    MinimumOption,
     PausedOption,
     QueuedOption,
     RateOption,
@@ -115,6 +119,8 @@ def set_(
     group: Annotated[
         str | None, typer.Option(metavar="NAME|none", help="The organisation that the user belongs to.")
     ] = None,
+    retry_budget: BudgetOption = None,
+    retry_minimum: MinimumOption = None,
     paused: PausedOption = None,
 ) -> None:
     """Change what a user may use; what is not given stays as it is in effect. It acts at once, on the backlog too.
@@ -125,7 +131,7 @@ def set_(
 
     given = changes(
         weight=weight, max_concurrency=max_concurrency, rate=rate, burst=burst, max_queued=max_queued,
-        paused=paused, group=group,
+        paused=paused, group=group, retry_budget=retry_budget, retry_minimum=retry_minimum,
     )  # fmt: skip
     if not given:
         raise typer.BadParameter(
@@ -196,3 +202,33 @@ def _in_effect(queue: TaskQueue, user: str) -> tuple[UserPolicy, str]:
 
 def _data(user: str, policy: UserPolicy, source: str) -> dict[str, Any]:
     return {"user_id": user, "policy": policy_data(policy), "source": source}
+
+
+@command(app)
+def delete(
+    run: Run,
+    user: UserArgument,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also what waits; what runs is asked to stop. Exit code 6: some still runs."
+        ),
+    ] = False,
+    yes: YesOption = False,
+) -> None:
+    """Remove a user for ever: policy, counters, dead letters and kept tasks. Refused while it has work."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("this removes all that is kept of the user for ever: add --yes")
+        typer.confirm(f"Remove all that is kept of user {user} for ever?", abort=True)
+    with run.queue() as queue:
+        outcome = queue.delete_user(user, force=force)
+    if run.out.as_json:
+        run.out.data({"done": outcome.done, "tasks": outcome.tasks, "running": outcome.running})
+    elif outcome.done:
+        run.out.line(f"user {user} is gone, with {outcome.tasks} tasks")
+    else:
+        run.out.line(
+            f"{outcome.tasks} tasks are gone; {outcome.running} still run and were asked to stop: try again"
+        )
+    run.finish(ExitCode.OK if outcome.done else ExitCode.REFUSED)

@@ -7,6 +7,7 @@ rebuilt afterwards, by the process that has the function (see `rebuild`).
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -19,7 +20,8 @@ from fairque.core.models import Task, TaskError
 from fairque.core.plain import from_ext, pack
 from fairque.core.rebuild import rebuild_value
 from fairque.core.references import find_references, may_hold_references
-from fairque.core.retry import RetryPolicy, type_name
+from fairque.core.retry import type_name
+from fairque.core.retry_rules import read_retry
 
 __all__ = [
     "Body",
@@ -31,6 +33,7 @@ __all__ = [
     "encode_error",
     "encode_task_body",
     "encode_value",
+    "other_options",
     "read_task_body",
     "rebuild_arguments",
 ]
@@ -53,11 +56,13 @@ _OPTIONS = {
     9: "on_duplicate",
     10: "depends_on",
     11: "trigger_rule",
+    12: "dedup_max_wait",
 }
 # Those that are not, as msgpack gives them, what a Task holds.
-_OPTION_TYPES: dict[str, Any] = {"retry": RetryPolicy, "depends_on": tuple[str, ...]}
+_OPTION_TYPES: dict[str, Any] = {"depends_on": tuple[str, ...]}
 _read_options = attrgetter(*_OPTIONS.values())
-_NO_OPTIONS = _read_options(Task())
+_PLAIN: Task[Any] = Task()
+_NO_OPTIONS = _read_options(_PLAIN)
 
 
 class Body(msgspec.Struct, array_like=True):
@@ -67,6 +72,13 @@ class Body(msgspec.Struct, array_like=True):
     kwargs: dict[str, Any]
     payload: Any = None
     options: dict[int, Any] = {}  # msgspec makes a new dict for each body
+
+
+class _Parts(msgspec.Struct, array_like=True):
+    args: msgspec.Raw
+    kwargs: msgspec.Raw
+    payload: msgspec.Raw
+    options: msgspec.Raw
 
 
 class _Error(msgspec.Struct, array_like=True):
@@ -79,6 +91,8 @@ class _Error(msgspec.Struct, array_like=True):
 
 _values = msgspec.msgpack.Decoder(ext_hook=from_ext)
 _bodies = msgspec.msgpack.Decoder(Body, ext_hook=from_ext)
+_parts = msgspec.msgpack.Decoder(_Parts)
+_raw_options = msgspec.msgpack.Decoder(dict[int, msgspec.Raw])
 _errors = msgspec.msgpack.Decoder(_Error)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -141,6 +155,23 @@ def _encode_options(options: tuple[Any, ...]) -> bytes:
     )
 
 
+def other_options(body: bytes, changes: Mapping[str, Any]) -> tuple[int, bytes]:
+    """Where the options begin in a body, and what stands from there on once these are changed (to a default: left out).
+
+    Raises:
+        SerializationError: the bytes are malformed.
+    """
+    packed = _decode(_parts, body).options
+    options: dict[int, Any] = _decode(_raw_options, packed)
+    numbers = {name: number for number, name in _OPTIONS.items()}
+    for name, value in changes.items():
+        if value == getattr(_PLAIN, name):
+            options.pop(numbers[name], None)
+        else:
+            options[numbers[name]] = value
+    return len(body) - len(bytes(packed)), _encoder.encode(options)
+
+
 def decode_task_body(data: bytes) -> dict[str, Any]:
     """The fields of a Task that a body holds: args, kwargs, payload, and options that were given.
 
@@ -173,13 +204,13 @@ def body_options(body: Body) -> dict[str, Any]:
         # An option that a newer version wrote is not ours to know.
         if name is not None:
             kind = _OPTION_TYPES.get(name)
-            options[name] = value if kind is None else _option(name, value, kind)
+            options[name] = value if kind is None and name != "retry" else _option(name, value, kind)
     return options
 
 
 def _option(name: str, value: Any, kind: Any) -> Any:
     try:
-        return msgspec.convert(value, kind)
+        return read_retry(value) if name == "retry" else msgspec.convert(value, kind)
     except ValueError as error:
         raise SerializationError(f"the task's option {name} is malformed: {error}") from None
 

@@ -212,6 +212,15 @@ class QueueConfig(Section):
     """Expected work that a worker may claim beyond its free slots."""
     unknown_function_seconds: float = Field(default=60, ge=0, le=_YEAR)
     """How long a task waits for a worker that has its function before it becomes a dead letter."""
+    dead_letter_ttl_seconds: float | None = Field(default=None, ge=1, le=10 * _YEAR)
+    """How long dead letters are kept; `null` until somebody requeues or purges them."""
+    max_dead_letters: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    """Most dead letters that a user may have: the oldest go first. `null` for no limit."""
+    dead_letter_alert: int | None = Field(default=100, ge=1, le=1_000_000_000)
+    """When a user gets so many dead letters (or `max_dead_letters`, if less), observers of `DeadLettersPassed` are
+    told; `null` for never."""
+    cleanup_interval_seconds: float = Field(default=60, ge=0, le=_DAY)
+    """How often some worker removes what is past its time; 0 for never. Left-overs are looked for once an hour."""
     durability: Literal["local", "replicated", "fsync"] = "local"
     """When a push returns: once the primary has it, once replicas have it too, or once it is on the primary's disk
     (Redis 7.2, Valkey); see [connections](connections.md)."""

@@ -61,6 +61,13 @@ def queue_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(replicas, int) and replicas > 1 and data.get("durability", "local") != "replicated":
         text = "has no effect without `durability: replicated`"
         yield Problem(("min_replicas",), replicas, text)
+    most, alert = data.get("max_dead_letters"), data.get("dead_letter_alert")
+    if isinstance(most, int) and isinstance(alert, int) and alert > most:
+        text = (
+            f"must be at most max_dead_letters ({most}), not {alert}, which no user would ever get to; "
+            "null turns it off"
+        )
+        yield Problem(("dead_letter_alert",), alert, text)
 
 
 def scheduler_contradictions(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -157,8 +164,9 @@ def policy(kind: type[PolicyT], value: Any) -> PolicyT:
             problems.append(Problem((str(name),), None, f"unknown key; {hint}"))
             continue
         try:  # one by one, so that each mistake is told (a burst needs a rate_limit beside it)
-            fields: dict[str, Any] = {"rate_limit": 1.0, name: setting}
-            kind(**fields)
+            beside = {"rate_limit": 1.0, "retry_budget": 1.0}
+            fields: dict[str, Any] = {field: number for field, number in beside.items() if field in names}
+            kind(**{**fields, name: setting})
         except (FairQueueError, TypeError, ValueError) as exc:
             # A limiter without a rate_limit is not wrong yet: it may have the other limit.
             if setting is not None:

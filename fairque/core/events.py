@@ -75,6 +75,26 @@ class TaskFailed(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettered(TaskEvent):
+    """It has become a dead letter, wherever that was decided: told once, by one of the processes that observe it.
+
+    `at` is when; `count` is how many dead letters its user had then.
+    """
+
+    attempt: int
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettersPassed(Event):
+    """A user's dead letters have become as many as `queue.dead_letter_alert`; told once, as `DeadLettered` is."""
+
+    user_id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRetried(TaskEvent):
     """An attempt failed and another follows in `delay` seconds."""
 

@@ -28,6 +28,10 @@ class InvalidTaskError(FairQueueError, ValueError):
     """A task that cannot be accepted: an option out of range, or arguments that do not fit its function."""
 
 
+class InvalidFilterError(FairQueueError, ValueError):
+    """A condition of a `TaskFilter` that cannot be one, or a filter without any."""
+
+
 class SerializationError(InvalidTaskError, TypeError):
     """A value that cannot become bytes, or bytes that are not such a value."""
 
@@ -194,6 +198,26 @@ class GroupInUseError(FairQueueError):
             )
         super().__init__(message)
         self.group, self.tasks = group, tasks
+
+
+class UserBusyError(FairQueueError):
+    """A user that still has tasks: `queued`, `delayed` (they wait for a time or for other tasks) and `running` ones."""
+
+    queued: int
+    delayed: int
+    running: int
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        user_id: str | None = None,
+        queued: int = 0,
+        delayed: int = 0,
+        running: int = 0,
+    ) -> None:
+        super().__init__(message, user_id=user_id)
+        self.queued, self.delayed, self.running = queued, delayed, running
 
 
 class UnknownLimiterError(InvalidTaskError, LookupError):

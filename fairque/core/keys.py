@@ -161,6 +161,21 @@ class Keys:
         return f"{self.prefix}:users:wait"
 
     @property
+    def by_dead(self) -> str:
+        """Users that have dead letters, by how many."""
+        return f"{self.prefix}:users:dead"
+
+    @property
+    def dead_news(self) -> str:
+        """What has died and was not told to anybody yet: packed, with a TTL."""
+        return f"{self.prefix}:news:dead"
+
+    @property
+    def cleanup(self) -> str:
+        """How far the round of clean-up is, and whose turn it is to go on."""
+        return f"{self.prefix}:cleanup"
+
+    @property
     def parked(self) -> str:
         """Tenants out of tokens, and limiters that somebody waits for (behind two colons), by when to look again."""
         return f"{self.prefix}:parked"
@@ -224,7 +239,7 @@ class Keys:
         return f"{self.prefix}:result:{task_id}"
 
     def errors(self, task_id: str) -> str:
-        """One encoded error per failed attempt."""
+        """The last failed attempts of a task, oldest first: packed (core/attempts.py)."""
         return f"{self.prefix}:errors:{task_id}"
 
     def progress(self, task_id: str) -> str:
@@ -254,6 +269,10 @@ class Keys:
     def costs(self, user: str) -> str:
         """A tenant's measured cost per function (worker_time)."""
         return f"{self.prefix}:user:{user}:costs"
+
+    def retries(self, user: str) -> str:
+        """When a tenant's retry budget is whole again (µs), while it is not: with a TTL until then."""
+        return f"{self.prefix}:user:{user}:retries"
 
     def dlq(self, user: str) -> str:
         """A tenant's dead letters, by the time they failed."""

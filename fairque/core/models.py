@@ -30,7 +30,7 @@ from fairque.core.options import (
 )
 from fairque.core.policies import UserPolicy
 from fairque.core.references import OutputRef, find_references
-from fairque.core.retry import RetryPolicy
+from fairque.core.retry_rules import Retry
 from fairque.core.states import TaskState
 
 __all__ = ["Claim", "DLQEntry", "Priority", "QueueSizes", "Task", "TaskError", "UserPolicy", "new_task_id"]
@@ -78,13 +78,14 @@ class Task(msgspec.Struct, Node[R_co], frozen=True, kw_only=True, weakref=True):
     expires_at: datetime | None = None
     timeout: float | None = None
     max_retries: int | None = None
-    retry: RetryPolicy | None = None
+    retry: Retry | None = None
     depends_on: tuple[str, ...] = ()
     trigger_rule: TriggerRule = "all_success"
     await_missing_seconds: float | None = None
     """How long those in `depends_on` may take to be pushed; None: they must be there."""
     dedup_key: str | None = None
     dedup_window: float | None = None
+    dedup_max_wait: float | None = None
     on_duplicate: OnDuplicate = "reject"
     cost: float = 1.0
     limiter: str | None = None

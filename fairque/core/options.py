@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 from fairque.core.checks import check_number, check_seconds, check_text, check_time, check_whole
 from fairque.core.exceptions import InvalidTaskError
 from fairque.core.keys import encode
-from fairque.core.retry import RetryPolicy, check_retry
+from fairque.core.retry_rules import Retry, check_retry
 
 if TYPE_CHECKING:
     from fairque.core.models import Task
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_RETRIES = 65_535
 MAX_NAME_BYTES = 255
 
-OnDuplicate: TypeAlias = Literal["reject", "return"]
+OnDuplicate: TypeAlias = Literal["reject", "return", "throttle", "debounce"]
 TriggerRule: TypeAlias = Literal["all_success", "all_done", "one_success", "one_failed", "none_failed"]
 TRIGGER_RULES = ("all_success", "all_done", "one_success", "one_failed", "none_failed")
 
@@ -45,12 +45,13 @@ class TaskOptions(TypedDict, total=False):
     expires_at: datetime | None
     timeout: float | timedelta | None
     max_retries: int | None
-    retry: RetryPolicy | None
+    retry: Retry | None
     depends_on: str | Task[Any] | Iterable[str | Task[Any]]
     trigger_rule: TriggerRule
     await_missing_seconds: float | timedelta | None
     dedup_key: str | None
     dedup_window: float | timedelta | None
+    dedup_max_wait: float | timedelta | None
     on_duplicate: OnDuplicate
     cost: float
     limiter: str | None
@@ -80,13 +81,35 @@ def check_together(options: Mapping[str, Any]) -> None:
     """Refuse options that contradict each other.
 
     Raises:
-        InvalidTaskError: both `delay` and `execute_after` are given, or a `dedup_window` without a
-        `dedup_key`.
+        InvalidTaskError: both `delay` and `execute_after` are given, a `dedup_window` without a `dedup_key`, or an
+            `on_duplicate` without what it needs.
     """
     if options.get("delay") is not None and options.get("execute_after") is not None:
         raise InvalidTaskError("delay and execute_after both say when the task is due: give one of them")
     if options.get("dedup_window") is not None and options.get("dedup_key") is None:
         raise InvalidTaskError("dedup_window is how long a dedup_key counts: give the dedup_key too")
+    _check_dedup(options)
+
+
+def _check_dedup(options: Mapping[str, Any]) -> None:
+    mode, window = options.get("on_duplicate", "reject"), options.get("dedup_window")
+    longest = options.get("dedup_max_wait")
+    if mode in ("throttle", "debounce") and (options.get("dedup_key") is None or window is None):
+        raise InvalidTaskError(f"on_duplicate={mode!r} needs a dedup_key, and a dedup_window in seconds")
+    if mode == "debounce":
+        for name in ("delay", "execute_after", "depends_on"):
+            if options.get(name):
+                raise InvalidTaskError(
+                    "on_duplicate='debounce' says when the task is due, dedup_window after the last push: "
+                    f"leave {name} out"
+                )
+        if longest is not None and longest < window:
+            raise InvalidTaskError(
+                "dedup_max_wait is how long debouncing may put a task off: at least its dedup_window of "
+                f"{window:g} s, not {longest:g} s"
+            )
+    elif longest is not None:
+        raise InvalidTaskError("dedup_max_wait is for on_duplicate='debounce': give that, or leave it out")
 
 
 def _unknown(name: str) -> str:
@@ -171,7 +194,8 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "await_missing_seconds": _optional(_positive_seconds),
     "dedup_key": _optional(_name),
     "dedup_window": _optional(_positive_seconds),
-    "on_duplicate": _one_of("reject", "return"),
+    "dedup_max_wait": _optional(_positive_seconds),
+    "on_duplicate": _one_of("reject", "return", "throttle", "debounce"),
     "cost": lambda value, name: check_number(value, name, 0.01, 10_000),
     "limiter": _optional(_key_part),
     "result_ttl": _optional(_positive_seconds),

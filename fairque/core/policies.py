@@ -20,6 +20,7 @@ Rate: TypeAlias = float | str
 
 MAX_COUNT = 1_000_000
 MAX_QUEUED = 1_000_000_000
+DEFAULT_RETRY_MINIMUM = 1.0
 MIN_RATE, MAX_RATE = 0.000_01, 1_000_000.0
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*([smhd])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -59,13 +60,19 @@ class UserPolicy(_Policy):
     may wait (queued, scheduled or deferred) before pushes are refused. `group` is the organisation that it
     belongs to, one of `groups`. None is no limit. `paused` keeps its tasks waiting.
 
+    `retry_budget` is how large a part of its starts may be retries (0 to 1): those beyond it are put off, so that
+    failures do not take the place of new tasks. `retry_minimum` is how many retries may start all the same (as
+    `rate_limit`; left out, 1 per second).
+
     Raises:
         ConfigError: a value is of the wrong type or out of range; the error names it and the limit.
     """
 
     group: str | None = None
+    retry_budget: float | None = None
+    retry_minimum: float | None = None
 
-    if TYPE_CHECKING:  # `rate_limit` may be given as text, and is a number afterwards
+    if TYPE_CHECKING:  # rates may be given as text, and are numbers afterwards
 
         def __init__(
             self,
@@ -77,6 +84,8 @@ class UserPolicy(_Policy):
             max_queued: int | None = None,
             paused: bool = False,
             group: str | None = None,
+            retry_budget: float | None = None,
+            retry_minimum: Rate | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -86,6 +95,7 @@ class UserPolicy(_Policy):
                 encode(self.group, "group")
             except InvalidTaskError as error:
                 _refuse(error, "leave it out for a user of no group" if self.group == "" else "")
+        _check_retries(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +160,7 @@ class LimiterPolicy:
 AnyPolicy: TypeAlias = UserPolicy | GroupPolicy | LimiterPolicy
 
 
-def per_second(rate: Any) -> float:
+def per_second(rate: Any, what: str = "rate_limit") -> float:
     """A rate (a number per second, or text such as `100/m`) per second.
 
     Raises:
@@ -162,17 +172,17 @@ def per_second(rate: Any) -> float:
         if found is None:
             close = f"{rate.strip()}/s" if _RATE.fullmatch(f"{rate.strip()}/s") else None
             hint = f": write {rate.strip()} without quotes, or {close!r}" if close else ""
-            raise ConfigError(f"{_RATE_FORMS}, not {rate!r}{hint}")
+            raise ConfigError(f"{what} {_RATE_FORMS}, not {rate!r}{hint}")
         value = float(found[1]) / _UNITS[found[2]]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{_RATE_FORMS}, not {rate!r} ({type(rate).__name__})")
+        raise ConfigError(f"{what} {_RATE_FORMS}, not {rate!r} ({type(rate).__name__})")
     # Written so that NaN, which compares false with everything, is refused.
     if not MIN_RATE <= value <= MAX_RATE:
-        raise ConfigError(f"rate_limit must be from 0.00001 to 1,000,000 per second, not {rate!r}")
+        raise ConfigError(f"{what} must be from 0.00001 to 1,000,000 per second, not {rate!r}")
     return float(value)
 
 
-_RATE_FORMS = "rate_limit must be a number per second, or text such as '50/s', '100/m', '1000/h' or '5000/d'"
+_RATE_FORMS = "must be a number per second, or text such as '50/s', '100/m', '1000/h' or '5000/d'"
 
 
 def rate_text(rate: float) -> float | str:
@@ -203,6 +213,26 @@ def _check_rate(policy: _Policy | LimiterPolicy, stop: str) -> None:
     _check_limit(policy.burst, "burst", MAX_COUNT, "leave it out for the default")
     if policy.burst is not None and policy.rate_limit is None:
         raise ConfigError("burst is for a rate_limit: give the rate_limit too")
+
+
+def _check_retries(policy: UserPolicy) -> None:
+    if policy.retry_budget is not None:
+        try:
+            share = check_number(policy.retry_budget, "retry_budget", 0, 1)
+        except InvalidTaskError as error:
+            _refuse(error, "it is a part of all starts: 0.2 is a fifth; leave it out for no budget")
+        object.__setattr__(policy, "retry_budget", share)
+    if policy.retry_minimum is not None:
+        try:
+            rate = per_second(policy.retry_minimum, "retry_minimum")
+        except ConfigError as error:
+            _refuse(
+                error,
+                "to retry nothing, set max_retries=0 for the tasks" if policy.retry_minimum == 0 else "",
+            )
+        object.__setattr__(policy, "retry_minimum", rate)
+        if policy.retry_budget is None:
+            raise ConfigError("retry_minimum is for a retry_budget: give the retry_budget too")
 
 
 def _check_limit(value: Any, what: str, most: int, at_zero: str) -> None:

@@ -153,6 +153,20 @@ def token_in(data: bytes) -> bytes:
     return bytes(CLAIM.unpack_from(data, HEADER.size)[1]) if data[0] == CLAIMED else NO_TOKEN
 
 
+def body_in(data: bytes) -> bytes:
+    """The body of a task.
+
+    Raises:
+        ValueError: the bytes are not a record of this version.
+    """
+    return unpack(data).body
+
+
+def run_in(data: bytes) -> int:
+    """The number of its run, also of a record whose names or body are malformed."""
+    return int.from_bytes(data[10:12])
+
+
 def unpack(data: bytes) -> Record:
     """The record in `data`.
 

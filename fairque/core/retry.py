@@ -13,9 +13,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from fairque.core.checks import MAX_SECONDS, check_number, check_seconds
-from fairque.core.exceptions import ConfigError, InvalidTaskError
+from fairque.core.exceptions import ConfigError
 
-Kind: TypeAlias = Literal["fixed", "linear", "exponential"]
+Kind: TypeAlias = Literal["fixed", "linear", "exponential", "never"]
 ErrorTypes: TypeAlias = type[BaseException] | str | Iterable[type[BaseException] | str]
 """Exception types, or their names: ``module.qualname``, or the bare name of a builtin."""
 
@@ -23,7 +23,8 @@ ErrorTypes: TypeAlias = type[BaseException] | str | Iterable[type[BaseException]
 class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
     """How long to wait before each retry, and which exceptions deserve one. `base` and `cap` are seconds.
 
-    Build one with `fixed`, `linear` or `exponential`. How many retries there are is the task's `max_retries`.
+    Build one with `fixed`, `linear` or `exponential`; `never` retries nothing. How many retries there are is the
+    task's `max_retries`.
     """
 
     kind: Kind
@@ -66,7 +67,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
         named, it is retried unless `retry_on` lists something.
         """
         if not self.retry_on and not self.give_up_on:
-            return True
+            return self.kind != "never"
         for kind in type(error).__mro__:
             name = type_name(kind)
             if name in self.give_up_on:
@@ -97,8 +98,8 @@ def exponential(
         check_number(factor, "factor", 1.0, 1000.0),
         check_seconds(cap, "cap"),
         jitter,
-        _names(retry_on, "retry_on"),
-        _names(give_up_on, "give_up_on"),
+        named_types(retry_on, "retry_on"),
+        named_types(give_up_on, "give_up_on"),
     )
 
 
@@ -121,8 +122,8 @@ def linear(
         base=check_seconds(base, "base"),
         cap=check_seconds(cap, "cap"),
         jitter=jitter,
-        retry_on=_names(retry_on, "retry_on"),
-        give_up_on=_names(give_up_on, "give_up_on"),
+        retry_on=named_types(retry_on, "retry_on"),
+        give_up_on=named_types(give_up_on, "give_up_on"),
     )
 
 
@@ -143,9 +144,13 @@ def fixed(
         kind="fixed",
         base=check_seconds(delay, "delay"),
         jitter=jitter,
-        retry_on=_names(retry_on, "retry_on"),
-        give_up_on=_names(give_up_on, "give_up_on"),
+        retry_on=named_types(retry_on, "retry_on"),
+        give_up_on=named_types(give_up_on, "give_up_on"),
     )
+
+
+never = RetryPolicy("never", 0.0)
+"""No retry: the first failure is the last."""
 
 
 class RetryAfter(Exception):
@@ -195,8 +200,13 @@ def type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _names(types: ErrorTypes, what: str) -> tuple[str, ...]:
-    if isinstance(types, str | type):
+def named_types(types: ErrorTypes, what: str) -> tuple[str, ...]:
+    """The names of exception types, as `type_name` gives them.
+
+    Raises:
+        ConfigError: something is neither an exception type nor the name of one.
+    """
+    if isinstance(types, str | type) or not isinstance(types, Iterable):
         types = (types,)
     names: list[str] = []
     for kind in types:
@@ -207,20 +217,6 @@ def _names(types: ErrorTypes, what: str) -> tuple[str, ...]:
         else:
             raise ConfigError(f"{what} takes exception types or their names, not {kind!r}")
     return tuple(names)
-
-
-def check_retry(value: object, what: str = "retry") -> RetryPolicy:
-    """`value`, a retry policy.
-
-    Raises:
-        InvalidTaskError: it is something else.
-    """
-    if not isinstance(value, RetryPolicy):
-        raise InvalidTaskError(
-            f"{what} must be a policy made by fixed(), linear() or exponential(), not {value!r}; "
-            "how many retries there are is max_retries"
-        )
-    return value
 
 
 DEFAULT_RETRY = exponential(base=1, cap=60, jitter=True)

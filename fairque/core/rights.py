@@ -17,7 +17,7 @@ SCRIPT_COMMANDS = (
     "set", "setrange", "sismember", "smembers", "spop", "srandmember", "srem",
     "time", "type", "unlink", "zadd", "zcard", "zcount", "zpopmax",
     "zpopmin", "zrandmember", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyrank", "zremrangebyscore",
-    "zrevrange", "zscore",
+    "zrevrange", "zrevrangebyscore", "zscore",
 )  # fmt: skip
 """What scripts call, which the server checks against the rights of whoever calls the script."""
 

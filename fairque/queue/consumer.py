@@ -13,6 +13,7 @@ from fairque.core.exceptions import NotReplicatedError, PayloadTooLargeError, St
 from fairque.core.keys import encode
 from fairque.core.models import Task
 from fairque.core.retry import DEFAULT_RETRY, Discard, RetryAfter, Snooze
+from fairque.core.retry_rules import next_delay
 from fairque.queue.operations.assignment import encode_entry
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.claims import Exchange, Session, Settled, Settlement, token_of
@@ -122,9 +123,8 @@ def failing(engine: Engine, task: Task[Any], error: BaseException, seconds: floa
         case RetryAfter():
             delay = round(error.seconds * 1e6)
         case _:
-            policy = task.retry or DEFAULT_RETRY
-            wanted = policy.wants_retry(error)
-            delay = round(policy.delay(task.retries + 1, random.random()) * 1e6) if wanted else NO_RETRY
+            seconds_until = next_delay(task.retry, DEFAULT_RETRY, error, task.retries + 1, random.random())
+            delay = NO_RETRY if seconds_until is None else round(seconds_until * 1e6)
     return Settlement(encoded, token, "fail", seconds, encode_error(error, task.attempt, now), delay)
 
 

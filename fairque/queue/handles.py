@@ -11,9 +11,11 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from fairque.core.attempts import TaskAttempt
 from fairque.core.models import Task
 from fairque.core.states import TaskState
 from fairque.queue.operations import results
+from fairque.queue.operations.push import PushResult
 from fairque.queue.operations.results import Progress, TaskUpdate
 from fairque.queue.spooling import LOOK_SECONDS, refuse_cancel, still_spooled
 
@@ -25,11 +27,23 @@ R = TypeVar("R")
 
 
 class _BaseHandle(Generic[R]):
-    """The task's id, and whether the push found it there already."""
+    """The task's id, whether the push found it there already, and what became of the push.
 
-    def __init__(self, task_id: str, result_type: Any = None, *, existing: bool = False) -> None:
+    `outcome` is "stored"; or of a push that found a task there: "returned", "throttled" (this push was dropped) or
+    "debounced" (the task, which waits, has this push's arguments and options from now on).
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        result_type: Any = None,
+        *,
+        existing: bool = False,
+        outcome: PushResult = "stored",
+    ) -> None:
         self.task_id = task_id
         self.existing = existing
+        self.outcome = outcome
         self._result_type = result_type
 
     @property
@@ -46,9 +60,15 @@ class TaskHandle(_BaseHandle[R]):
     """A task in the queue, for sync code."""
 
     def __init__(
-        self, queue: TaskQueue, task_id: str, result_type: Any = None, *, existing: bool = False
+        self,
+        queue: TaskQueue,
+        task_id: str,
+        result_type: Any = None,
+        *,
+        existing: bool = False,
+        outcome: PushResult = "stored",
     ) -> None:
-        super().__init__(task_id, result_type, existing=existing)
+        super().__init__(task_id, result_type, existing=existing, outcome=outcome)
         self._queue = queue
 
     def task(self) -> Task[R] | None:
@@ -65,6 +85,10 @@ class TaskHandle(_BaseHandle[R]):
         if self.spooled:
             return None
         return self._queue.run(results.get_progress(self._queue.engine, self.task_id))
+
+    def attempts(self) -> tuple[TaskAttempt, ...]:
+        """Each failed attempt, oldest first, also of the runs before a requeue: the last 50 are kept."""
+        return self._queue.get_attempts(self.task_id)
 
     def cancel(self) -> bool:
         """Cancel it, or ask it to stop if it runs. False: it had ended.
@@ -109,9 +133,15 @@ class AsyncTaskHandle(_BaseHandle[R]):
     """A task in the queue, for async code."""
 
     def __init__(
-        self, queue: AsyncTaskQueue, task_id: str, result_type: Any = None, *, existing: bool = False
+        self,
+        queue: AsyncTaskQueue,
+        task_id: str,
+        result_type: Any = None,
+        *,
+        existing: bool = False,
+        outcome: PushResult = "stored",
     ) -> None:
-        super().__init__(task_id, result_type, existing=existing)
+        super().__init__(task_id, result_type, existing=existing, outcome=outcome)
         self._queue = queue
 
     async def task(self) -> Task[R] | None:
@@ -128,6 +158,10 @@ class AsyncTaskHandle(_BaseHandle[R]):
         if self.spooled:
             return None
         return await self._queue.run(results.get_progress(self._queue.engine, self.task_id))
+
+    async def attempts(self) -> tuple[TaskAttempt, ...]:
+        """Each failed attempt, oldest first, also of the runs before a requeue: the last 50 are kept."""
+        return await self._queue.get_attempts(self.task_id)
 
     async def cancel(self) -> bool:
         """Cancel it, or ask it to stop if it runs. False: it had ended.

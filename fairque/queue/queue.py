@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
+from fairque.core.attempts import TaskAttempt
+from fairque.core.changes import TaskChanges
 from fairque.core.config import FairQueueConfig
 from fairque.core.config_outages import OnUnavailable
 from fairque.core.events import EventBus
@@ -16,23 +18,24 @@ from fairque.core.exceptions import (
 )
 from fairque.core.keys import encode
 from fairque.core.middleware import Middleware, compose
-from fairque.core.models import DLQEntry, QueueSizes, Task, TaskError
+from fairque.core.models import QueueSizes, Task, TaskError
 from fairque.core.states import TaskState
 from fairque.queue.base import result_type_of, tell_pushed
 from fairque.queue.batch import PushOutcome
+from fairque.queue.bulk import BulkQueue
+from fairque.queue.dead_letters import DeadLetters
 from fairque.queue.handles import TaskHandle
 from fairque.queue.health import QueueHealth, health_of
 from fairque.queue.listener import LOOK_AGAIN, next_from
 from fairque.queue.operations import admin, dead_letters, push, results, tasks, users
-from fairque.queue.operations.dead_letters import Ids
 from fairque.queue.operations.explain import Explanation, explain
 from fairque.queue.operations.push import Pushed
 from fairque.queue.operations.reconcile import Report, reconcile
 from fairque.queue.operations.results import Ending, TaskUpdate
 from fairque.queue.operations.tasks import Page
+from fairque.queue.operations.update import update_task
 from fairque.queue.schedules import Schedules
 from fairque.queue.spooling import keep, refuse, spools
-from fairque.queue.workflows import WorkflowQueue
 from fairque.queue.xcom import XCom
 
 R = TypeVar("R")
@@ -40,7 +43,7 @@ T = TypeVar("T")
 MAX_POP_SECONDS = 5.0
 
 
-class TaskQueue(WorkflowQueue):
+class TaskQueue(BulkQueue):
     """A queue, for sync code; threads may share it. It connects at its first call.
 
     Every method may raise QueueUnavailableError: no server answered within its repetitions.
@@ -97,10 +100,18 @@ class TaskQueue(WorkflowQueue):
             DuplicateTaskError: its id or dedup_key is taken.
             QueueFullError: the server has no memory for it.
             SpoolFullError: no server answers, and the local spool has no room for it.
+
+        A push with a `dedup_key` may be dropped, or join a task that waits: the handle's `outcome` says so.
         """
         store = self._push_or_spool if spools(self.config, on_unavailable) else self._push
         pushed = store(push.check_new(task))
-        return TaskHandle(self, pushed.task_id, result_type_of(task.function), existing=pushed.existing)
+        return TaskHandle(
+            self,
+            pushed.task_id,
+            result_type_of(task.function),
+            existing=pushed.existing,
+            outcome=pushed.result,
+        )
 
     def push_batch(
         self, batch: Iterable[Task[Any]], *, on_unavailable: OnUnavailable | None = None
@@ -117,7 +128,9 @@ class TaskQueue(WorkflowQueue):
                 handle = None
                 if pushed.ok:
                     kind = result_type_of(pushed.task.function)
-                    handle = TaskHandle[Any](self, pushed.task_id, kind, existing=pushed.existing)
+                    handle = TaskHandle[Any](
+                        self, pushed.task_id, kind, existing=pushed.existing, outcome=pushed.result
+                    )
                 outcomes.append(PushOutcome(pushed.task, handle, pushed.error))
         return outcomes
 
@@ -137,8 +150,12 @@ class TaskQueue(WorkflowQueue):
         return self.run(tasks.get_task(self.engine, task_id))
 
     def get_errors(self, task_id: str) -> tuple[TaskError, ...]:
-        """The error of every failed attempt, oldest first."""
+        """The error of every failed attempt of the present run, oldest first: the last 50 are kept."""
         return self.run(tasks.get_errors(self.engine, task_id))
+
+    def get_attempts(self, task_id: str) -> tuple[TaskAttempt, ...]:
+        """Each failed attempt, oldest first, also of the runs before a requeue: the last 50 are kept."""
+        return self.run(tasks.get_attempts(self.engine, task_id))
 
     def get_handle(self, task_id: str) -> TaskHandle[Any]:
         """A handle for a task that was pushed elsewhere."""
@@ -151,6 +168,18 @@ class TaskQueue(WorkflowQueue):
             TaskNotFoundError: there is no such task.
         """
         return self.run(tasks.cancel(self.engine, task_id))
+
+    def update_task(self, task_id: str | Task[Any], **changes: Unpack[TaskChanges]) -> TaskState:
+        """Change a task that waits: its place (`priority`), its time (`delay` or `execute_after`), `expires_at`,
+        `timeout`, `max_retries`, `retry`, `result_ttl`, `correlation_id`, `labels`. All in one step; returns the state
+        that it is in now.
+
+        Raises:
+            InvalidTaskError: there is nothing to change, an option cannot be changed, or a value is out of range.
+            TaskNotFoundError: there is no such task.
+            InvalidStateError: it has begun or ended; or it waits for an earlier run of its schedule.
+        """
+        return self.run(update_task(self.engine, task_id, changes))
 
     def delete_task(self, task_id: str | Task[Any]) -> bool:
         """Remove a task with all that belongs to it. False: there was none.
@@ -293,31 +322,3 @@ class TaskQueue(WorkflowQueue):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
             return health_of(None, error, time.perf_counter() - begun, self.breaker.stats, self.spool.waiting)
         return health_of(stats, None, time.perf_counter() - begun, self.breaker.stats, self.spool.waiting)
-
-    def cleanup_expired_tasks(self) -> dict[str, int]:
-        """Cancel what expired, and forget what was kept long enough, in bounded chunks; returns how many of each."""
-        return self.run(admin.sweep(self.engine))
-
-
-class DeadLetters:
-    """`queue.dlq`."""
-
-    def __init__(self, queue: TaskQueue) -> None:
-        self._queue = queue
-
-    def list(self, user: str | None = None, cursor: str | None = None, limit: int = 100) -> Page[DLQEntry]:
-        """One page of dead letters, oldest first, with every attempt's error."""
-        return self._queue.run(dead_letters.list_dead(self._queue.engine, user, cursor, limit))
-
-    def requeue(self, ids: Ids | None = None, *, user: str | None = None) -> int:
-        """Queue dead letters again, as a new run: those named, else all of `user`, else all; returns how
-        many.
-
-        Raises:
-            TaskNotFoundError, InvalidStateError: one that was named is not there, or has not ended so.
-        """
-        return self._queue.run(dead_letters.requeue_dead(self._queue.engine, ids, user))
-
-    def purge(self, ids: Ids | None = None, *, user: str | None = None) -> int:
-        """Remove dead letters for ever: those named, else all of `user`, else all; returns how many."""
-        return self._queue.run(dead_letters.purge_dead(self._queue.engine, ids, user))

@@ -12,9 +12,11 @@
 --   same of the level of its organisation; the limiter's record, its policy, how many users wait for it alone, then users
 --   and how much of it they use; workers: how many, then entry, slots, running, 1 if it has the function, for the first;
 --   when the function was announced last; the words of the user (lib/assigned.lua); entries (name, what they serve);
---   tasks that ended in the last 1, 4, 16, 64 and 256 seconds; and how many are queued.
+--   tasks that ended in the last 1, 4, 16, 64 and 256 seconds; how many are queued; and the head of its last failed attempt
+--   (core/attempts.py), or ''.
 local URGENT = 6 -- Priority.CRITICAL
 local RIVALS, WORKERS, ENTRIES, SEARCHED, LIMITERS, HELD = 100, 200, 500, 10000, 32, 1000
+local ATTEMPT_SIZE = 48
 local text = shown.number
 local rec = record.load(id)
 if not rec then return {} end
@@ -109,6 +111,13 @@ local function ended()
   return found
 end
 
+-- Somebody may have put something else in the place of its errors.
+local function last_attempt()
+  if rec.state ~= SCHEDULED or rec.attempt == 0 then return '' end
+  local last = redis.pcall('LINDEX', keys.errors(id), -1)
+  return type(last) == 'string' and string.sub(last, 1, ATTEMPT_SIZE) or ''
+end
+
 local numbers = {}
 for i, value in ipairs({clock.now, clock.virtual, clock.mark, clock.weight, clock.all_running, clock.generation,
   clock.slots, clock.paused, clock.assigned, clock.window, clock.served_now, clock.served_before}) do
@@ -120,4 +129,5 @@ local group_data = group ~= '' and shown.record(group) or ''
 local root = level(keys.ready_all, group ~= '' and group or rec.user)
 local inner = group ~= '' and level(keys.ready_in(group), rec.user) or {0, -1}
 return {head, numbers, user_data, group_data, before(), queues.broken, root, inner, limiter_use(), workers(),
-  call('ZSCORE', keys.functions, rec.func) or '0', words, entries(), ended(), call('ZCARD', keys.state('queued'))}
+  call('ZSCORE', keys.functions, rec.func) or '0', words, entries(), ended(), call('ZCARD', keys.state('queued')),
+  last_attempt()}

@@ -14,14 +14,12 @@ from fairque.core.context import TaskContext, XComAccess, find_current
 from fairque.core.exceptions import TaskTimeoutError
 from fairque.core.middleware import Middleware, Next, NextAsync
 from fairque.core.models import Task
-from fairque.core.retry import Discard, RetryAfter, RetryPolicy, Snooze
+from fairque.core.retry import RetryPolicy
+from fairque.core.retry_rules import CONTROL, next_delay
 from fairque.worker.executors.ledger import Execution
 from fairque.worker.xcom import TaskXCom
 
 T = TypeVar("T")
-
-CONTROL = (RetryAfter, Snooze, Discard)
-"""What a task raises to say itself what shall become of it."""
 
 
 class Call(TaskContext):
@@ -76,10 +74,9 @@ class Retry(Middleware):
 
     def delay(self, task: Task[Any], error: BaseException) -> float | None:
         """Seconds until the next attempt; None: the policy wants none."""
-        policy = task.retry or self._default
-        if isinstance(error, CONTROL) or not policy.wants_retry(error):
+        if isinstance(error, CONTROL):
             return None
-        return policy.delay(task.retries + 1, self._random())
+        return next_delay(task.retry, self._default, error, task.retries + 1, self._random())
 
     def execute(self, task: Task[Any], call_next: Next[T]) -> T:
         try:

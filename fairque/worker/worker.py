@@ -25,6 +25,7 @@ from fairque.queue.operations import admin
 from fairque.queue.operations.base import Engine
 from fairque.queue.operations.records import at
 from fairque.queue.spool import spool_for
+from fairque.worker.cleaner import Cleaner
 from fairque.worker.executors import Executor, create_executor
 from fairque.worker.handler import TaskHandler
 from fairque.worker.health import HealthServer
@@ -98,6 +99,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._watch: threading.Thread | None = None
         self._health: HealthServer | None = None
+        self._cleaner: Cleaner | None = None
         self._out = threading.Event()
         self._stop_within: float | None = None
         self._error: Exception | None = None
@@ -119,10 +121,12 @@ class Worker:
         with ExitStack() as undo:  # a start that fails leaves nothing behind
             loop = self._prepare(undo)
             undo.pop_all()
+        self._cleaner = Cleaner(self.config, self._engine, loop.session.incarnation)
         self._thread = threading.Thread(target=self._run_loop, name="fairque-loop", daemon=True)
         self._thread.start()
         self._watch = threading.Thread(target=self._look_after, name="fairque-watch", daemon=True)
         self._watch.start()
+        self._cleaner.start()
         if self._page is not None and self._stop_within is None:
             self._page.set_phase(Phase.READY)
         self.events.emit(
@@ -197,6 +201,8 @@ class Worker:
             executor.stop(0)
             if self._waker is not None:
                 self._waker.close()
+            if self._cleaner is not None:
+                self._cleaner.stop()
             if self._health is not None:
                 self._health.close()
             if self._manager is not None:

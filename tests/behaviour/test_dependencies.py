@@ -10,12 +10,14 @@ import redis
 
 from fairque.core.exceptions import (
     CycleError,
+    InvalidTaskError,
     TaskCanceledError,
     TaskFailedError,
     UnknownDependencyError,
 )
 from fairque.core.models import Task
 from fairque.core.options import TRIGGER_RULES, TriggerRule
+from fairque.core.references import OutputRef
 from fairque.core.retry import Discard
 from fairque.core.states import TaskState
 from fairque.core.triggers import decide
@@ -296,3 +298,25 @@ def test_a_task_that_nobody_waits_for_costs_nothing(queue: Any, flushed: redis.R
     queue.push(make("a"))
     end(queue, "succeeded")
     assert not [key for key in cast(Any, flushed).scan_iter() if b":deps:" in key]
+
+
+def test_another_time_for_one_that_waits_counts_when_nothing_is_waited_for_any_more(
+    timed: Any, clock: Clock
+) -> None:
+    timed.push(make("a"))
+    timed.push(make("b", "a"))
+    assert timed.update_task("b", delay=10) is DEFERRED
+    clock.advance(60)
+    end(timed, "succeeded")
+    assert state(timed, "b") is SCHEDULED
+    clock.advance(11)
+    assert timed.pop().task_id == "b"
+
+
+def test_what_is_debounced_waits_for_nobody(queue: Any) -> None:
+    queue.push(make("a"))
+    options: dict[str, Any] = {"dedup_key": "k", "dedup_window": 5, "on_duplicate": "debounce"}
+    task = Task.create(task_id="b", payload=OutputRef("a"), **options)
+    with pytest.raises(InvalidTaskError, match="debounce"):
+        queue.push(task)
+    assert queue.get_task("b") is None

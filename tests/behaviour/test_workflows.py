@@ -209,7 +209,7 @@ def test_what_is_still_to_come_of_a_large_workflow_is_not_taken_to_be_gone(
     def sweep(engine: Engine) -> Any:
         """Who looks after what time brings does so while the workflow comes in."""
         while len(sweeps) < 100:
-            yield engine.call("sweep", "finished", 0)
+            yield engine.call("sweep", "", 0, 0, "due", "0")
             sweeps.append(1)
             if not (yield engine.call("go_on")):
                 return

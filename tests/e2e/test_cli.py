@@ -60,7 +60,7 @@ def test_push_takes_every_option(fq: Fq, queue: TaskQueue) -> None:
         "--max-retries", "7", "--dedup-key", "k", "--dedup-window", "1h", "--expires-in", "2h", "--label", "a=b=c",
         "--json",
     )  # fmt: skip
-    assert done.json == {"task_id": "mine", "user_id": "bob", "existing": False}
+    assert done.json == {"task_id": "mine", "user_id": "bob", "existing": False, "outcome": "stored"}
     task = queue.get_task("mine")
     assert task is not None
     assert (task.state, task.priority, task.timeout, task.max_retries) == ("scheduled", 4, 1.5, 7)

@@ -95,7 +95,7 @@ def steps(prefix: str, users: list[str]) -> list[Step]:
         call("requeue", "t5", "t9"),
         call("get_policies", "user", users[0]),
         call("get_task", "t5"),
-        call("sweep", "finished", 0),
+        call("sweep", "", 0, 0, "finished", "0"),
     ]
 
 

@@ -260,26 +260,26 @@ def test_no_body_counts_arguments() -> None:
 def test_what_does_not_need_the_clock_does_not_read_it() -> None:
     free = {name for name in SCRIPTS if "clock.read(settings)" not in function_of(name)}
     assert free == {
-        "get_policies", "get_results", "get_task", "get_workflow", "list_nodes", "list_policies", "list_tasks",
-        "list_workflows", "open", "rights", "schedule_history", "watch", "watch_workflow", "xcom_delete", "xcom_pull",
-        "xcom_watch",
+        "dead_news", "dead_users", "get_policies", "get_results", "get_task", "get_workflow", "list_nodes",
+        "list_policies", "list_tasks", "list_workflows", "open", "rights", "schedule_history", "watch",
+        "watch_workflow", "xcom_delete", "xcom_pull", "xcom_watch",
     }  # fmt: skip
 
 
 def test_only_what_adds_to_the_queue_is_refused_by_a_full_server() -> None:
     refused = {name for name, script in SCRIPTS.items() if not script.flags}
     assert refused == {
-        "commit", "expand", "push", "push_graph", "schedule_fire", "schedule_put", "schedule_run", "set_group",
-        "set_limiter", "set_policy", "set_rules", "stage", "xcom_push",
+        "commit", "expand", "push", "push_graph", "requeue_changed", "schedule_fire", "schedule_put", "schedule_run",
+        "set_group", "set_limiter", "set_policy", "set_rules", "stage", "update", "xcom_push",
     }  # fmt: skip
 
 
 def test_reads_are_marked_so() -> None:
     reads = {name for name, script in SCRIPTS.items() if script.reads_only}
     assert reads == {
-        "examine", "explain", "get_policies", "get_results", "get_stats", "get_task", "get_users", "get_workflow",
-        "list_nodes", "list_policies", "list_tasks", "list_users", "list_workflows", "rights", "schedule_history",
-        "schedule_list", "xcom_list", "xcom_pull",
+        "dead_users", "examine", "explain", "find_tasks", "get_policies", "get_results", "get_stats", "get_task",
+        "get_users", "get_workflow", "list_nodes", "list_policies", "list_tasks", "list_users", "list_workflows",
+        "rights", "schedule_history", "schedule_list", "xcom_list", "xcom_pull",
     }  # fmt: skip
 
 

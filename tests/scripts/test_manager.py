@@ -200,7 +200,7 @@ def test_a_full_server_refuses_pushes_and_still_drains(
         assert queue.dlq.requeue(kept) == 1
         waiting = handles[-1]
         assert queue.cancel(waiting.task_id)
-        assert queue.cleanup_expired_tasks() == {"promoted": 0, "expired": 0, "forgotten": 0}
+        assert set(queue.cleanup_expired_tasks().values()) == {0}
         queue.pause()
         queue.resume()
         assert client.info("memory")["used_memory"] > 1_000_000

@@ -20,6 +20,7 @@ from fairque.core.models import Task
 from fairque.core.states import NEW, TRANSITIONS, TaskState
 from fairque.queue.operations import claims, dead_letters, push, tasks
 from fairque.queue.operations.claims import Settled
+from fairque.queue.operations.update import update_task
 from tests.support.bench import ERROR, LEASE, SETTLE_KINDS, Bench, settlement
 from tests.support.invariants import assert_consistent, dump
 
@@ -67,13 +68,13 @@ def act_claim(bench: Bench, _: Task[Any] | None) -> Any:
 def act_promote(bench: Bench, _: Task[Any] | None) -> Any:
     """An hour passes, and its worker renews in time."""
     keep_alive(bench, 3601)
-    return bench.call("sweep", "finished", 0)
+    return bench.call("sweep", "", 0, 0, "due", "0")
 
 
 def act_expire(bench: Bench, _: Task[Any] | None) -> Any:
     """Its last moment to start passes."""
     keep_alive(bench, 61)
-    return bench.call("sweep", "finished", 0)
+    return bench.call("sweep", "", 0, 0, "due", "0")
 
 
 def act_reap(bench: Bench, _: Task[Any] | None) -> Any:
@@ -104,6 +105,18 @@ def act_watch(bench: Bench, _: Task[Any] | None) -> Any:
     return bool(bench.call("watch", "t", "client", 60_000))
 
 
+def act_update(bench: Bench, _: Task[Any] | None) -> Any:
+    return bench.run(update_task(bench.engine, "t", {"priority": 6, "max_retries": 9, "labels": {"a": "b"}}))
+
+
+def act_put_off(bench: Bench, _: Task[Any] | None) -> Any:
+    return bench.run(update_task(bench.engine, "t", {"delay": 60}))
+
+
+def act_bring_forward(bench: Bench, _: Task[Any] | None) -> Any:
+    return bench.run(update_task(bench.engine, "t", {"delay": 0, "priority": 6}))
+
+
 # For each action: what becomes of a task in which state. A state that is not named stays as it is, and nothing at
 # all is written, but what the notes of `written` say.
 MATRIX: dict[str, tuple[Act, dict[TaskState | None, After]]] = {
@@ -118,6 +131,9 @@ MATRIX: dict[str, tuple[Act, dict[TaskState | None, After]]] = {
     "reap": (act_reap, {STARTED: QUEUED}),
     "progress": (act_progress, {STARTED: STARTED}),
     "renew": (act_renew, {}),
+    "update": (act_update, {state: state for state in WAITING}),
+    "put off": (act_put_off, {QUEUED: SCHEDULED, SCHEDULED: SCHEDULED}),
+    "bring forward": (act_bring_forward, {QUEUED: QUEUED, SCHEDULED: QUEUED}),
     "watch": (act_watch, {state: state for state in TaskState}),
 }
 

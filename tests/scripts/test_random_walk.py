@@ -13,7 +13,9 @@ from fairque.core.config import WorkerConfig
 from fairque.core.exceptions import (
     CycleError,
     FairQueueError,
+    InvalidStateError,
     QuotaExceededError,
+    TaskNotFoundError,
     UnknownDependencyError,
     WorkerDeadError,
 )
@@ -26,6 +28,7 @@ from fairque.queue.operations import (
     admin,
     assignment,
     claims,
+    cleanup,
     enqueue,
     policies,
     push,
@@ -33,6 +36,7 @@ from fairque.queue.operations import (
     workflows,
 )
 from fairque.queue.operations.claims import Session, Settled
+from fairque.queue.operations.update import update_task
 from tests.support.bench import LEASE, SETTLE_KINDS, Bench, settlement
 from tests.support.invariants import Snapshot, assert_consistent
 
@@ -59,7 +63,7 @@ class Walker:
             (2, self.cancel), (1, self.bury), (1, self.delete), (2, self.requeue), (3, self.policy), (1, self.group),
             (1, self.limiter), (1, self.assign), (1, self.rules), (1, self.pause),
             (3, self.advance), (1, self.join), (1, self.leave), (2, self.renew), (2, self.sweep),
-            (1, self.compare), (1, self.repeat),
+            (1, self.compare), (1, self.repeat), (4, self.update),
             (4, self.enqueue), (2, self.expand), (1, self.cancel_workflow), (1, self.retry_workflow),
         ]  # fmt: skip
 
@@ -88,8 +92,14 @@ class Walker:
         if self.random.random() < 0.3:
             options["limiter"] = self.random.choice(LIMITERS)
         if self.random.random() < 0.2:
-            options |= {"dedup_key": self.random.choice("xyz"), "on_duplicate": "return"}
-        if self.random.random() < 0.3:
+            options |= self.random.choice((
+                {"on_duplicate": "return"},
+                {"on_duplicate": "throttle", "dedup_window": 5},
+                {"on_duplicate": "debounce", "dedup_window": self.random.choice((0.001, 5)), "delay": None},
+                {"on_duplicate": "debounce", "dedup_window": 3, "dedup_max_wait": 4, "delay": None},
+            ))  # fmt: skip
+            options["dedup_key"] = self.random.choice("xyz")
+        if self.random.random() < 0.3 and options.get("on_duplicate") != "debounce":
             options |= self._waiting()
         return Task.create(
             task_id=f"t{self.number}", payload=self.number, user_id=self.random.choice(USERS),
@@ -226,6 +236,36 @@ class Walker:
         except FairQueueError:
             pass
 
+    def update(self) -> None:
+        changes: dict[str, Any] = {}
+        for name, values in (
+            ("priority", range(1, 7)), ("delay", (0, 1, 20)), ("max_retries", (0, 5)), ("labels", ({}, {"a": "b"})),
+            ("expires_at", (None, datetime.fromtimestamp(self.bench.clock.seconds + 9, UTC))),
+        ):  # fmt: skip
+            if self.random.random() < 0.4:
+                changes[name] = self.random.choice(values)
+        if not changes:
+            return
+        task_id = self._any()
+        before = self.bench.get(task_id)
+        try:
+            state = self.bench.run(update_task(self.bench.engine, task_id, changes))
+        except InvalidStateError:
+            assert before is not None
+            assert before.state is not None
+            assert before.state is TaskState.STARTED or before.state.is_terminal
+        except TaskNotFoundError:
+            assert before is None
+        else:
+            after = self.bench.get(task_id)
+            assert after is not None
+            assert after.state is state
+            for name in ("priority", "max_retries", "labels", "expires_at"):
+                if name in changes:
+                    assert getattr(after, name) == changes[name]
+                else:
+                    assert before is None or getattr(after, name) == getattr(before, name)
+
     def delete(self) -> None:
         task_id = self._any()
         [code] = self.bench.call("delete", task_id)
@@ -243,6 +283,7 @@ class Walker:
             UserPolicy(paused=True),
             UserPolicy(rate_limit=self.random.choice((0.2, 5)), burst=self.random.randint(1, 3)),
             UserPolicy(max_queued=5),
+            UserPolicy(retry_budget=0.1, retry_minimum=0.1),
             UserPolicy(group=self.random.choice(GROUPS)),
             UserPolicy(group=self.random.choice(GROUPS), weight=2, max_concurrency=2),
         ))  # fmt: skip
@@ -299,7 +340,7 @@ class Walker:
         self.bench.run(claims.renew(self.bench.engine, worker, self._held(worker)))
 
     def sweep(self) -> None:
-        self.bench.run(admin.sweep(self.bench.engine))
+        self.bench.run(cleanup.sweep(self.bench.engine))
 
     def compare(self) -> None:
         """A heartbeat: afterwards both sides hold the same."""

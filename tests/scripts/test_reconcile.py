@@ -372,7 +372,7 @@ def test_records_that_are_none_are_made_anew(flushed: redis.Redis, name: str, fa
 # -- in good order
 
 
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("seed", [12, 13])
 @pytest.mark.parametrize("fairness", ["round_robin", "worker_time"])
 def test_in_good_order_nothing_is_mended(flushed: redis.Redis, fairness: str, seed: int) -> None:
     """Whatever happens, neither sweeps nor callers ever find anything amiss, and they write nothing."""

@@ -23,7 +23,8 @@ from fairque.core.states import NEW, TERMINAL, TRANSITIONS, TaskState
 from fairque.core.triggers import decide
 from fairque.queue.operations import base, claims
 from fairque.queue.operations.claims import Settled
-from fairque.scripts import beginnings, includes
+from fairque.scripts import Source, beginnings, includes
+from fairque.scripts.splicing import enclose
 from tests.support.bench import Bench
 
 AWKWARD = (
@@ -44,11 +45,24 @@ def lua(flushed: redis.Redis) -> Lua:
 
     def run(names: str, code: str, *argv: Any, prefix: str = "fq") -> Any:
         libraries = includes(names.split())
-        parts = [library.body for library in libraries]
+        parts = [body_of(library, library.name in names.split()) for library in libraries]
         parts += ["local prefix, settings = ARGV[1], ARGV[2]", *beginnings(libraries), code]
         return flushed.eval("\n".join(["#!lua", *parts]), 0, prefix, engine.settings, *argv)
 
     return run
+
+
+def body_of(library: Source, asked: bool) -> str:
+    """A library as it stands. One that only others need shows its exports and constants alone: a chunk may have no more
+    than 200 locals.
+    """
+    if asked:
+        return library.body
+    pattern = r"^local (?=([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*) *=)"
+    names = ", ".join(re.findall(pattern, library.body, re.MULTILINE))
+    code = re.sub(pattern, "", library.body, flags=re.MULTILINE)
+    exports = [name for name in library.words("EXPORTS") if name not in names.split(", ")]
+    return (f"local {names}\n" if names else "") + enclose(code, exports)
 
 
 # -- states

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 from fairque.core.config import FairQueueConfig
-from fairque.queue.async_queue import AsyncDeadLetters, AsyncTaskQueue
+from fairque.queue.async_dead_letters import AsyncDeadLetters
+from fairque.queue.async_queue import AsyncTaskQueue
 from fairque.queue.async_schedules import AsyncSchedules
 from fairque.queue.async_workflows import AsyncWorkflowHandle
 from fairque.queue.async_xcom import AsyncXCom

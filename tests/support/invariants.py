@@ -79,6 +79,18 @@ class Snapshot:
         yield from self._claims()
         yield from self._sums()
         yield from self.links.problems()
+        yield from self._dedup()
+
+    def _dedup(self) -> Iterator[str]:
+        """A key without a TTL is held by a task that has it and has not ended."""
+        for name in self.client.keys(self.keys.dedup("*", "*")):
+            if self.client.ttl(name) != -1:
+                continue
+            holder = self.client.get(name)
+            rec = self.tasks.get(holder.decode()) if holder is not None else None
+            *_, user, key = name.decode().split(":")
+            if rec is None or rec.state.is_terminal or (rec.user, rec.dedup) != (user, key):
+                yield f"dedup key {key} of {user}: held by {holder!r}, which is not there, has ended, or is another's"
 
     def _registries(self) -> Iterator[str]:
         for state in TaskState:
@@ -110,6 +122,13 @@ class Snapshot:
             members = {name.decode() for name in self.client.zrange(self.keys.dlq(user), 0, -1)}
             if members != dead[user]:
                 yield f"dlq of {user}: {members} instead of {dead[user]}"
+        counts = {user: len(ids) for user, ids in dead.items() if ids}
+        listed = {
+            name.decode(): int(count)
+            for name, count in self.client.zrange(self.keys.by_dead, 0, -1, withscores=True)
+        }
+        if listed != counts:
+            yield f"users with dead letters: {listed} instead of {counts}"
 
     def _queues(self) -> Iterator[str]:
         queued = {task_id: rec for task_id, rec in self.tasks.items() if rec.state is TaskState.QUEUED}

@@ -31,6 +31,8 @@ LASTING_KEYS = (
     "limiter:*",
     "parked",
     "functions",
+    # How far the round of clean-up is.
+    "cleanup",
     "schedules",
     "schedules:due",
     # Registries of what is kept for its TTL; the sweep takes out what has expired.

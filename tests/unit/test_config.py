@@ -214,7 +214,16 @@ def test_every_number_is_finite() -> None:
         (
             {"users": {"a": 3}},
             "users.a: must be a mapping of weight, max_concurrency, rate_limit, burst, max_queued, paused, "
-            "group, not 3",
+            "group, retry_budget, retry_minimum, not 3",
+        ),
+        (
+            {"users": {"a": {"retry_budget": 20, "retry_minimum": "5/m"}}},
+            "users.a.retry_budget: retry_budget must be from 0 to 1, not 20; it is a part of all starts: 0.2 is a "
+            "fifth; leave it out for no budget",
+        ),
+        (
+            {"users": {"a": {"retry_minimum": 5}}},
+            "users.a: retry_minimum is for a retry_budget: give the retry_budget too",
         ),
         (
             {"queue": {"partitions": 2}},

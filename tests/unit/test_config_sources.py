@@ -108,7 +108,10 @@ def test_what_is_written_reads_back_the_same(write: Write, tmp_path: Path) -> No
         FairQueueConfig(redis=RedisConfig(url="cluster://a,[::1]:7")),
         FairQueueConfig(redis=RedisConfig(url="unix:///s?db=2")),
         FairQueueConfig(
-            users={"a": UserPolicy(rate_limit=0.5, burst=3, group="g", max_queued=5)},
+            users={
+                "a": UserPolicy(rate_limit=0.5, burst=3, group="g", max_queued=5),
+                "b*": UserPolicy(retry_budget=0.2, retry_minimum="10/m"),
+            },
             groups={"g": GroupPolicy(weight=2, rate_limit="100/m", paused=True), "token": GroupPolicy()},
             limiters={"api": LimiterPolicy(rate_limit="7/h"), "b": LimiterPolicy(max_concurrency=3)},
         ),

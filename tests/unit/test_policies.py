@@ -72,7 +72,17 @@ RATES: list[tuple[dict[str, Any], list[str]]] = [
     ({"rate_limit": 1, "burst": 0}, ["burst", "1 to 1000000", "not 0", "leave it out"]),
     ({"rate_limit": 1, "burst": 1.5}, ["burst", "whole number", "1.5 (float)"]),
 ]
+BUDGETS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"retry_budget": 1.5}, ["retry_budget", "0 to 1", "not 1.5", "0.2 is a fifth"]),
+    ({"retry_budget": -0.1}, ["retry_budget", "0 to 1", "not -0.1"]),
+    ({"retry_budget": NAN}, ["retry_budget", "0 to 1", "not nan"]),
+    ({"retry_budget": "0.2"}, ["retry_budget", "number", "'0.2' (str)"]),
+    ({"retry_budget": 0.2, "retry_minimum": 0}, ["retry_minimum", "0.00001", "not 0", "max_retries=0"]),
+    ({"retry_budget": 0.2, "retry_minimum": "often"}, ["retry_minimum", "'100/m'", "not 'often'"]),
+    ({"retry_minimum": 1}, ["retry_minimum is for a retry_budget", "give the retry_budget too"]),
+]
 WRONG: list[tuple[type[AnyPolicy], dict[str, Any], list[str]]] = [
+    *((UserPolicy, options, words) for options, words in BUDGETS),
     *((kind, options, words) for kind in (UserPolicy, GroupPolicy) for options, words in [*SHARED, *RATES]),
     *((LimiterPolicy, options, words) for options, words in RATES),
     *((kind, {"rate_limit": 0}, ["rate_limit", "not 0", WAIT]) for kind in (UserPolicy, GroupPolicy)),
@@ -149,12 +159,14 @@ def test_a_burst_that_is_left_out(rate: float, burst: int) -> None:
 
 def test_what_is_sent_of_a_policy() -> None:
     everything = UserPolicy(
-        weight=0.0105, max_concurrency=3, rate_limit=5, burst=4, max_queued=9, paused=True, group="a: b"
-    )
+        weight=0.0105, max_concurrency=3, rate_limit=5, burst=4, max_queued=9, paused=True, group="a: b",
+        retry_budget=1, retry_minimum="30/m",
+    )  # fmt: skip
     assert policies.fields_of(everything) == {
         "weight": 10, "max_concurrency": 3, "rate_limit": 5.0, "burst": 4, "max_queued": 9, "paused": True,
-        "group": "a%3A b",
+        "group": "a%3A b", "retry_budget": 1.0, "retry_minimum": 0.5,
     }  # fmt: skip
+    assert policies.fields_of(UserPolicy(retry_budget=0.2))["retry_minimum"] == 1
     assert policies.fields_of(UserPolicy()) == {"weight": 1000, "paused": False}
     assert policies.fields_of(LimiterPolicy(max_concurrency=2)) == {"max_concurrency": 2}
     assert policies.packed(None, UserPolicy) == b""
@@ -169,6 +181,8 @@ TENANTS: dict[str, Any] = {
 NAMES = st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable())
 POLICIES = st.one_of(
     st.builds(UserPolicy, group=st.none() | NAMES, **TENANTS),
+    st.builds(UserPolicy, retry_budget=st.floats(0, 1), retry_minimum=st.floats(MIN_RATE, MAX_RATE)),
+    st.builds(UserPolicy, retry_budget=st.floats(0, 1)),
     st.builds(GroupPolicy, **TENANTS),
     st.builds(LimiterPolicy, rate_limit=st.floats(MIN_RATE, MAX_RATE), max_concurrency=COUNTS),
     st.builds(UserPolicy, rate_limit=st.floats(MIN_RATE, MAX_RATE), burst=st.integers(1, 10**6)),

@@ -398,8 +398,8 @@ def test_its_text_says_what_is_no_default() -> None:
             "schedule 'a': at 'soon' is no time: write it as 2025-03-31T09:00",
         ),
         (
-            {"name": "a", "payload": 1, "every": 5, "options": {"retry": ["never", 1]}},
-            "schedule 'a': options retry ['never', 1] is no retry policy: ",
+            {"name": "a", "payload": 1, "every": 5, "options": {"retry": ["sometimes", 1]}},
+            "schedule 'a': options retry ['sometimes', 1] is no retry policy: ",
         ),
         (
             {"name": "a", "payload": 1, "every": 5, "options": {"retry": 3}},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fairque.core.exceptions import ConfigError
-from fairque.core.retry import RetryPolicy
+from fairque.core.retry_rules import Retry, read_retry
 
 if TYPE_CHECKING:
     from fairque.core.schedules.models import ScheduledTask
@@ -97,8 +97,8 @@ def _read_time(key: str, value: Any) -> Any:
         ) from None
 
 
-def _read_retry(value: Any) -> RetryPolicy:
+def _read_retry(value: Any) -> Retry:
     try:
-        return msgspec.convert(value, RetryPolicy)
+        return read_retry(value)
     except ValueError as error:
         raise ConfigError(f"options retry {value!r} is no retry policy: {error}") from None

@@ -37,6 +37,7 @@ _REFUSED = {
     "trigger_rule": 'it is for depends_on, which a schedule has not: use overlap="queue"',
     "dedup_key": 'each tick is pushed once, and a run is no duplicate of another: use overlap="skip"',
     "dedup_window": 'each tick is pushed once, and a run is no duplicate of another: use overlap="skip"',
+    "dedup_max_wait": 'each tick is pushed once, and a run is no duplicate of another: use overlap="skip"',
     "on_duplicate": "each tick has an id of its own, so there are no duplicates: leave it out",
 }
 _PLAIN: Task[Any] = Task()

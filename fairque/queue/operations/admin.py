@@ -1,4 +1,4 @@
-"""The queue as a whole: its schema, its pause, its numbers, its clean-up."""
+"""The queue as a whole: its schema, its pause, its numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from fairque.core.exceptions import SchemaMismatchError
-from fairque.core.states import TaskState
 from fairque.queue.operations.base import SCHEMA, Engine, Flow
 
 _unpack = msgspec.msgpack.Decoder(strict=False).decode
@@ -78,19 +77,3 @@ def get_stats(engine: Engine) -> Flow[QueueStats]:
         values,
         tuple(found),
     )
-
-
-def sweep(engine: Engine, max_calls: int = 10_000) -> Flow[dict[str, int]]:
-    """Do what time alone brings, in bounded chunks: due tasks, expired ones, registries of records that are gone."""
-    totals = {"promoted": 0, "expired": 0, "forgotten": 0}
-    for state in (TaskState.FINISHED, TaskState.CANCELED):
-        offset = 0
-        for _ in range(max_calls):
-            promoted, expired, forgotten, following = yield engine.call("sweep", state.value, offset)
-            totals["promoted"] += promoted
-            totals["expired"] += expired
-            totals["forgotten"] += forgotten
-            if not (promoted or expired) and following < 0:
-                break
-            offset = max(0, following)
-    return totals

@@ -40,7 +40,7 @@ class Call:
 
 Flow: TypeAlias = Generator[Call, Any, T]
 
-_SETTINGS = struct.Struct(">B8d")
+_SETTINGS = struct.Struct(">B11d")
 SCHEMA = 2
 
 
@@ -76,6 +76,9 @@ class Engine:
             round(config.unknown_function_seconds * 1e6),
             config.max_user_share,
             round(config.steal_after_seconds * 1e6),
+            round((config.dead_letter_ttl_seconds or 0) * 1e3),
+            config.max_dead_letters or 0,
+            min(config.dead_letter_alert or 0, config.max_dead_letters or config.dead_letter_alert or 0),
         )
 
     @property

@@ -14,7 +14,7 @@ from fairque.core.exceptions import ConfigError, FairQueueError, NotReplicatedEr
 
 CASUAL = frozenset(
     {
-        "assign", "go_on", "join", "leave", "progress", "reconcile", "renew", "schedule_fire",
+        "assign", "dead_news", "go_on", "join", "leave", "progress", "reconcile", "renew", "schedule_fire",
         "scheduler_lead", "sweep",
         "watch", "watch_workflow", "xcom_watch",
     }

@@ -133,7 +133,7 @@ def _tag(tenant: TenantRecord | None, generation: float) -> float | None:
 
 def _estimate(found: Facts, reasons: Reasons, config: QueueConfig) -> Estimate:
     main = reasons.all[0]
-    if main.code == "scheduled":
+    if main.code in ("scheduled", "retry_budget"):
         return Estimate(reasons.until(found.rec.entered))
     if main.code in LASTING or found.rec.state is not TaskState.QUEUED:
         return Estimate(None, main.text)

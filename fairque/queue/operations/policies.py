@@ -16,7 +16,14 @@ import msgspec
 from fairque.core.exceptions import ConfigError, InvalidTaskError
 from fairque.core.keys import decode, encode
 from fairque.core.patterns import EVERYBODY, lua_pattern
-from fairque.core.policies import AnyPolicy, GroupPolicy, LimiterPolicy, UserPolicy, default_burst
+from fairque.core.policies import (
+    DEFAULT_RETRY_MINIMUM,
+    AnyPolicy,
+    GroupPolicy,
+    LimiterPolicy,
+    UserPolicy,
+    default_burst,
+)
 from fairque.queue.operations.base import Engine, Flow
 from fairque.queue.operations.tasks import Page
 
@@ -214,6 +221,8 @@ def fields_of(policy: AnyPolicy) -> dict[str, Any]:
     fields = {name: value for name, value in asdict(policy).items() if value is not None}
     if policy.rate_limit is not None:
         fields["burst"] = policy.burst or default_burst(policy.rate_limit)
+    if "retry_budget" in fields:
+        fields.setdefault("retry_minimum", DEFAULT_RETRY_MINIMUM)
     if "weight" in fields:
         fields["weight"] = round(fields["weight"] * 1000)
     if "group" in fields:
@@ -226,6 +235,8 @@ def _made(fields: dict[str, Any], kind: type[PolicyT]) -> PolicyT:
     fields = {name: value for name, value in fields.items() if name != _INHERITS}
     if fields.get("rate_limit") is not None and fields.get("burst") == default_burst(fields["rate_limit"]):
         del fields["burst"]
+    if fields.get("retry_minimum") == DEFAULT_RETRY_MINIMUM:
+        del fields["retry_minimum"]
     if "weight" in fields:
         fields["weight"] /= 1000
     if "group" in fields:

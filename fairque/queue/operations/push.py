@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -34,19 +34,30 @@ from fairque.queue.operations.base import Argument, Engine, Flow
 from fairque.queue.operations.records import micros
 
 CHUNK = 500
+DEBOUNCED_CHUNK = 50
+"""Those that may have to be found in a long list of CRITICAL tasks, each; they go in calls of their own."""
 CHUNK_BYTES = 4 << 20
 STORED, RETURNED, TAKEN, OVER_QUOTA, NO_LIMITER = 1, 2, 0, 3, 4
 NO_DEPENDENCY, CYCLE, TOO_LARGE, KEPT_OUT, TAKEN_WORKFLOW = 5, 6, 7, 8, 9
+THROTTLED, DEBOUNCED = 10, 11
 MAX_DEPENDENCIES = 20_000
 """Of one task."""
 _RULES = {rule: number for number, rule in enumerate(TRIGGER_RULES, start=1)}
 _pack_node = msgspec.msgpack.Encoder().encode
+PushResult: TypeAlias = Literal["stored", "returned", "throttled", "debounced"]
+_RESULTS: dict[int, PushResult] = {
+    STORED: "stored",
+    RETURNED: "returned",
+    THROTTLED: "throttled",
+    DEBOUNCED: "debounced",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """What became of one task of a push. `task_id`: the id under which it is found; `existing`: it was there
-    before.
+    before. `result`: stored; the existing task is returned; throttled (dropped, since the existing task was pushed
+    within the window); or debounced (the existing task, which waits, does from now on what this one was to do).
 
     `error` is set, and nothing was stored, if the task was refused. If the reason is that no server answered, `packed`
     is what it would have been told, and may be told later: it holds the operation id. `spooled`: it is in the local
@@ -59,6 +70,7 @@ class Pushed:
     error: FairQueueError | None = None
     packed: tuple[Argument, ...] | None = None
     spooled: bool = False
+    result: PushResult = "stored"
 
     @property
     def ok(self) -> bool:
@@ -96,19 +108,14 @@ def pack(engine: Engine, task: Task[Any]) -> tuple[Argument, ...]:
         check_portable(task.function)
     # What it waits for is kept where scripts read it, and not twice.
     body = encode_task_body(msgspec.structs.replace(task, depends_on=()) if task.depends_on else task)
-    if len(body) > engine.config.max_payload_bytes:
-        raise PayloadTooLargeError(
-            f"task {task.task_id} of user {task.user_id!r} takes {len(body):,} bytes encoded; the limit is "
-            f"{engine.config.max_payload_bytes:,} (queue.max_payload_bytes): store the data elsewhere and pass a "
-            "reference to it",
-            task_id=task.task_id,
-            user_id=task.user_id,
-        )
+    check_size(engine, task, body)
     due = 0
     if task.execute_after is not None:
         due = max(1, micros(task.execute_after))
     elif task.delay:
         due = -round(task.delay * 1e6)
+    elif task.dedup_max_wait is not None:
+        due = round(task.dedup_max_wait * 1e6)
     window, dedup = -1, ""
     if task.dedup_key is not None:
         dedup = encode(task.dedup_key, "dedup_key")
@@ -159,7 +166,20 @@ def waits_for(task: Task[Any], data: Argument) -> tuple[str, ...]:
             task_id=task.task_id,
             user_id=task.user_id,
         )
+    if others:
+        _check_may_wait(task)
     return others
+
+
+def _check_may_wait(task: Task[Any]) -> None:
+    """A debounced task is due at a time of its own, so it cannot wait for others, nor be the node of a workflow."""
+    if task.on_duplicate == "debounce":
+        raise InvalidTaskError(
+            f"task {task.task_id} has on_duplicate='debounce', which says when it is due: it is no part of a workflow, "
+            "and has no output as argument",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
 
 
 def pack_node(
@@ -169,6 +189,7 @@ def pack_node(
 
     `packed` is what push.lua takes for it; those `near` come in with the same call.
     """
+    _check_may_wait(task)
     task_id, data, due, on_duplicate, window = packed
     awaits = round((task.await_missing_seconds or 0) * 1e6)
     ttl = -1 if task.result_ttl is None else round(task.result_ttl * 1e3)
@@ -184,6 +205,22 @@ def at_fixed_time(packed: tuple[Argument, ...], now: int) -> tuple[Argument, ...
     if isinstance(due, int) and due < 0:
         due = now - due
     return task_id, data, due, *rest
+
+
+def check_size(engine: Engine, task: Task[Any], body: bytes) -> None:
+    """Refuse a task whose encoded form is over the limit.
+
+    Raises:
+        PayloadTooLargeError: it is.
+    """
+    if len(body) > engine.config.max_payload_bytes:
+        raise PayloadTooLargeError(
+            f"task {task.task_id} of user {task.user_id!r} takes {len(body):,} bytes encoded; the limit is "
+            f"{engine.config.max_payload_bytes:,} (queue.max_payload_bytes): store the data elsewhere and pass a "
+            "reference to it",
+            task_id=task.task_id,
+            user_id=task.user_id,
+        )
 
 
 def _limiter(task: Task[Any]) -> str:
@@ -261,10 +298,10 @@ def outcome_of(task: Task[Any], code: int, found: bytes) -> Pushed:
         else:
             text = (
                 f"the dedup_key {task.dedup_key!r} of user {task.user_id!r} is held by task {task_id}: wait for it, or "
-                "use on_duplicate='return'"
+                "use on_duplicate='return', 'throttle' or 'debounce'"
             )
         return Pushed(task_id, task, error=DuplicateTaskError(text, task_id=task_id, user_id=task.user_id))
-    return Pushed(task_id, task, existing=code == RETURNED)
+    return Pushed(task_id, task, existing=code != STORED, result=_RESULTS[code])
 
 
 def push(engine: Engine, task: Task[Any]) -> Flow[Pushed]:
@@ -316,7 +353,10 @@ def push_chunk(engine: Engine, tasks: list[Task[Any]]) -> Flow[list[Pushed]]:
     start = 0
     while start < len(ready):
         end, size = start, 0
-        while end < len(ready) and end - start < CHUNK:
+        alone = ready[start][1][3] == "debounce"
+        while end < len(ready) and end - start < (DEBOUNCED_CHUNK if alone else CHUNK):
+            if (ready[end][1][3] == "debounce") != alone:
+                break
             size += len(ready[end][1][1])  # type: ignore[arg-type]
             if size > CHUNK_BYTES and end > start:
                 break

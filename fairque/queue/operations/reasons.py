@@ -161,6 +161,12 @@ class Reasons:
         if rec.flags & Flags.UNKNOWN:
             return Reason("no_function", f"{self._nobody_has()}; without one it is a dead letter in {due}")
         again = f" for attempt {rec.attempt + 1}" if rec.attempt else ""
+        if held := self._facts.held_back:
+            return Reason(
+                "retry_budget",
+                f"it is scheduled{again}, and due in {due}: that is {seconds_text(held)} later, since the retries of "
+                f"user {self._facts.user_id} use up their retry_budget",
+            )
         return Reason("scheduled", f"it is scheduled{again}, and due in {due}")
 
     # -- queued

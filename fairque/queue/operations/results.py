@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from fairque.core.attempts import error_in
 from fairque.core.codec import decode_error, decode_value
 from fairque.core.exceptions import TaskCanceledError, TaskFailedError
 from fairque.core.keys import decode, encode
@@ -15,7 +16,7 @@ from fairque.core.record import Reason
 from fairque.core.states import TaskState
 from fairque.queue.operations.base import Engine, Flow
 from fairque.queue.operations.records import to_task
-from fairque.queue.operations.tasks import not_found
+from fairque.queue.operations.tasks import not_found, of_this_run
 
 WATCH_SECONDS = 60.0
 """How long the server remembers a watcher; watchers renew within half of it."""
@@ -73,7 +74,7 @@ class Ending:
                 user_id=task.user_id,
                 reason=task.reason,
             )
-        last = decode_error(self.errors[-1]) if self.errors else None
+        last = decode_error(error_in(self.errors[-1])) if self.errors else None
         raise TaskFailedError(
             f"task {task.task_id} failed ({task.reason})"
             + (f": {last.type}: {last.message}" if last else ""),
@@ -109,6 +110,7 @@ def get_ending(engine: Engine, task_id: str) -> Flow[Ending | None]:
     if not data:
         raise not_found(task_id)
     task = to_task(encoded, data, body=False)
+    errors = of_this_run(data, errors)
     return Ending(task, result, tuple(errors)) if task.state is not None and task.state.is_terminal else None
 
 

@@ -9,10 +9,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from fairque.core.attempts import TaskAttempt, error_in, read_attempt, run_of
 from fairque.core.codec import decode_error, encode_value
 from fairque.core.exceptions import InvalidStateError, InvalidTaskError, SerializationError, TaskNotFoundError
 from fairque.core.keys import decode, encode
 from fairque.core.models import Task, TaskError
+from fairque.core.record import run_in
 from fairque.core.states import TaskState
 from fairque.queue.operations.base import Engine, Flow
 from fairque.queue.operations.records import to_task
@@ -66,9 +68,21 @@ def get_task(engine: Engine, task_id: str | Task[Any]) -> Flow[Task[Any] | None]
 
 
 def get_errors(engine: Engine, task_id: str | Task[Any]) -> Flow[tuple[TaskError, ...]]:
-    """The error of every failed attempt, oldest first."""
+    """The error of every failed attempt of this run that is kept, oldest first."""
+    data, _result, _progress, _others, *errors = yield engine.call("get_task", encoded_id(task_id))
+    return tuple(decode_error(error_in(error)) for error in of_this_run(data, errors))
+
+
+def of_this_run(data: bytes | None, errors: Sequence[bytes]) -> list[bytes]:
+    """The errors of the run that a task's record is in: a requeue keeps those of the runs before."""
+    run = run_in(data) if data else 0
+    return [error for error in errors if run_of(error) == run]
+
+
+def get_attempts(engine: Engine, task_id: str | Task[Any]) -> Flow[tuple[TaskAttempt, ...]]:
+    """Every failed attempt that is kept, also of the runs before, oldest first."""
     _data, _result, _progress, _others, *errors = yield engine.call("get_task", encoded_id(task_id))
-    return tuple(decode_error(error) for error in errors)
+    return tuple(read_attempt(error) for error in errors)
 
 
 def cancel(engine: Engine, task_id: str | Task[Any]) -> Flow[bool]:

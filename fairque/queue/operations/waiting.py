@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fairque.core import record
+from fairque.core.attempts import held_back
 from fairque.core.keys import decode
 from fairque.core.limiter import LimiterRecord, unpack_limiter
 from fairque.core.record import Record
@@ -101,7 +102,7 @@ class LimiterFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Of one task. `broken`: which of its user's keys is no queue any more. `ended`: tasks that ended in the last
-    `ENDED_SECONDS`; `queued`: of all users."""
+    `ENDED_SECONDS`; `queued`: of all users. `held_back`: seconds that the retry budget adds to its wait for a retry."""
 
     rec: Record
     clock: ClockFacts
@@ -119,6 +120,7 @@ class Facts:
     entries: dict[str, tuple[str, str]]
     ended: tuple[int, ...]
     queued: int
+    held_back: float = 0.0
 
     @property
     def user_id(self) -> str:
@@ -151,7 +153,7 @@ class Facts:
 def facts(reply: list[Any]) -> Facts:
     """What the script found."""
     (head, numbers, user, group, before, broken, root, inner, limiter, workers, announced, words, entries, ended,
-     queued) = reply  # fmt: skip
+     queued, last_attempt) = reply  # fmt: skip
     rec = record.unpack(head)
     return Facts(
         rec=rec,
@@ -178,6 +180,7 @@ def facts(reply: list[Any]) -> Facts:
         },
         ended=tuple(ended),
         queued=queued,
+        held_back=held_back(last_attempt, rec.entered),
     )
 
 

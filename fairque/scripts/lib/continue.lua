@@ -1,4 +1,4 @@
--- INCLUDE prelude keys states record clock tenants scheduler tasks leases wake writes upstream deps workflows graph
+-- INCLUDE prelude keys states record clock tasks upstream deps workflows graph actions
 -- EXPORTS continue
 -- Goes on with what was too much for the calls before. An entry's first letter says what it is:
 -- e  a task has ended (how, its id): those that wait for it are told
@@ -10,23 +10,6 @@ local PAGE = 100
 local LATE = 100
 local CHECKED = 3
 local continue = {}
-
--- queued | scheduled | deferred -> canceled; a started task is marked. Nothing if it has ended.
-function continue.cancel(id, rec)
-  if rec.state == STARTED then
-    if not record.has(rec, CANCEL) then
-      record.mark(rec, CANCEL)
-      record.save(id, rec)
-      leases.mark_cancel(rec.holder, id)
-      wake.cancel(rec.holder, id)
-    end
-  elseif rec.state == QUEUED or rec.state == SCHEDULED or rec.state == DEFERRED then
-    local t = tenants.get(rec.user)
-    if rec.state == QUEUED then tasks.dequeue(id, rec) end
-    tasks.conclude(id, rec, CANCELED, BY_CALLER, conf.result_ttl)
-    scheduler.place(t)
-  end
-end
 
 -- The next nodes of a workflow, from the last to the first. Returns whether these were all.
 local function each_node(workflow, cursor, visit)
@@ -62,7 +45,7 @@ local GOING = {
   s = graph.unpack,
   x = function(workflow)
     if call('EXISTS', keys.workflow(workflow)) == 0 then return true end
-    return each_node(workflow, 'canceling', continue.cancel)
+    return each_node(workflow, 'canceling', actions.cancel)
   end,
   k = function(workflow)
     local state = call('HGET', keys.workflow(workflow), 'state')

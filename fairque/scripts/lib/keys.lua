@@ -29,6 +29,9 @@ local function name_keys(given)
   keys.by_backlog = given .. ':users:backlog'
   keys.by_service = given .. ':users:service'
   keys.by_wait = given .. ':users:wait'
+  keys.by_dead = given .. ':users:dead'
+  keys.dead_news = given .. ':news:dead'
+  keys.cleanup = given .. ':cleanup'
   keys.parked = given .. ':parked'
   keys.holders = given .. ':holders'
   keys.fresh = given .. ':fresh'
@@ -53,6 +56,7 @@ function keys.critical(user) return prefix .. ':queue:user:' .. user .. ':critic
 function keys.normal(user) return prefix .. ':queue:user:' .. user .. ':normal' end
 function keys.user(user) return prefix .. ':user:' .. user end
 function keys.costs(user) return prefix .. ':user:' .. user .. ':costs' end
+function keys.retries(user) return prefix .. ':user:' .. user .. ':retries' end
 function keys.dlq(user) return prefix .. ':dlq:' .. user end
 function keys.dedup(user, key) return prefix .. ':dedup:' .. user .. ':' .. key end
 function keys.worker(incarnation) return prefix .. ':worker:' .. incarnation end

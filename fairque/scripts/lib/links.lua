@@ -193,6 +193,13 @@ end
 
 -- Mapped tasks.
 
+-- Another time for one that waits: as in push, so a delay begins when nothing is waited for any more.
+function links.postpone(id, due)
+  local meta = upstream.meta(id)
+  meta.due = due
+  upstream.write(keys.upstream(id), {'', upstream.packed(meta)})
+end
+
 -- A task has made others, all of which it waits for from now on.
 function links.await_children(id, meta, children)
   local list = {}

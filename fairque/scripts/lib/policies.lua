@@ -6,6 +6,7 @@
 local NOTHING = {}
 local policies = {}
 local read_rules, packed_rules
+local rules_have_budget = false
 
 function policies.begin()
   policies.rules = nil
@@ -21,6 +22,10 @@ local function rules()
   local packed = call('GET', keys.rules) or ''
   if packed ~= packed_rules then
     packed_rules, read_rules = packed, packed ~= '' and cmsgpack.unpack(packed) or {}
+    rules_have_budget = false
+    for _, rule in ipairs(read_rules) do
+      if rule[2].retry_budget then rules_have_budget = true end
+    end
   end
   policies.rules = read_rules
   return read_rules
@@ -46,6 +51,18 @@ function policies.of(user)
   if own and not own.inherits then return own end
   local fields = clock.rules > 0 and rule_for(decoded(user)) or NOTHING
   return own and paused_copy(fields) or fields
+end
+
+-- What of a user's starts may be retries, and how many of them a second always may; nothing if all may. A retry asks:
+-- the rules are not tried one by one if none of them says anything of it.
+function policies.retry_budget(user)
+  local packed = call('HGET', keys.policies, user)
+  local own = packed and cmsgpack.unpack(packed)
+  local fields = own
+  if not own or own.inherits then
+    fields = clock.rules > 0 and rules() and rules_have_budget and rule_for(decoded(user)) or NOTHING
+  end
+  return fields.retry_budget, fields.retry_minimum
 end
 
 function policies.of_group(name)

@@ -8,7 +8,8 @@ local function refuse(code, detail)
   error({err = 'FQ_' .. code .. ' ' .. (detail or '')})
 end
 
--- conf: by_time (worker_time instead of round_robin), aging, lease, unknown and steal_after in µs, TTLs in ms; shares.
+-- conf: by_time (worker_time instead of round_robin), aging, lease, unknown and steal_after in µs, TTLs in ms; shares;
+-- dead letters: their TTL in ms, how many a user may have, and from how many on somebody is told (each 0: no such limit).
 local conf = {}
 local unpacked
 
@@ -21,7 +22,7 @@ local function prepare(settings)
   if settings == unpacked then return end
   local mode
   mode, conf.aging, conf.lease, conf.result_ttl, conf.user_ttl, conf.sparse_share, conf.unknown, conf.user_share,
-    conf.steal_after = struct.unpack('>Bdddddddd', settings)
+    conf.steal_after, conf.dead_ttl, conf.max_dead, conf.dead_alert = struct.unpack('>Bddddddddddd', settings)
   conf.by_time = mode == 1
   unpacked = settings
   collectgarbage('setpause', GARBAGE_PAUSE)

@@ -1,4 +1,4 @@
--- INCLUDE prelude keys states record clock stats repairs assigned tenants scheduler tasks holdings mend
+-- INCLUDE prelude keys states record clock stats repairs assigned tenants scheduler tasks letters holdings mend
 -- EXPORTS reconcile
 -- Whatever is stored twice is compared and mended: keys can be lost, or overwritten by hand. What workers hold says what
 -- runs, queues say what waits, and records of tasks say where these belong; all else follows. A little of it goes with
@@ -69,6 +69,7 @@ function reconcile.task(id)
     check_queue(name, id, rec)
   elseif rec.state == FAILED and redis.pcall('ZSCORE', keys.dlq(rec.user), id) == false then
     call('ZADD', keys.dlq(rec.user), rec.entered, id)
+    letters.recount(rec.user)
     repairs.mended(name, 'dead letters', 'none', 'those of ' .. rec.user)
   elseif rec.state == SCHEDULED and record.has(rec, UNKNOWN) and not call('ZSCORE', keys.passed, id) then
     call('ZADD', keys.passed, clock.now, id)
@@ -126,6 +127,7 @@ function reconcile.broken(user)
     drop_unless('zset', keys.limited(user, limiter), name, 'queue under ' .. limiter)
   end
   drop_unless('zset', keys.dlq(user), name, 'dead letters')
+  letters.recount(user)
 end
 
 -- Users.

@@ -77,6 +77,12 @@ function record.limiter(rec)
   return rec.under
 end
 
+-- How many bytes stand before the body, of one that was loaded whole.
+function record.body_at(rec)
+  local limiter = record.limiter(rec)
+  return rec.rest + rec.op_size + rec.dedup_size + (limiter and 1 + #limiter or 0)
+end
+
 local function head(rec, version)
   local packed = struct.pack(HEAD, version, rec.state, rec.priority, rec.flags, rec.attempt, rec.retries, rec.max_retries, rec.run,
     rec.crashes, rec.reason, rec.user_size, rec.function_size, rec.op_size, rec.dedup_size, rec.cost, rec.created,

@@ -1,4 +1,4 @@
--- INCLUDE prelude keys states record clock tenants scheduler stats tasks leases wake
+-- INCLUDE prelude keys states record clock tenants scheduler stats tasks leases wake retries
 -- EXPORTS settle
 -- How a claim ends. Each settle is fenced by the claim's token and answers with a code (queue/operations/claims.py):
 -- 0 stale, 1 finished, 2 retried, 3 failed, 4 released, 5 snoozed, 6 canceled, 7 given back for others.
@@ -52,11 +52,14 @@ end
 -- `delay` in µs, or -1: no retry is wanted.
 function settle.fail(id, rec, t, seconds, error, delay, reason)
   let_go(id, rec, t, seconds, true)
-  tasks.add_error(id, rec, error)
   if delay < 0 or rec.retries >= rec.max_retries then
+    tasks.add_error(id, rec, error)
     tasks.conclude(id, rec, FAILED, reason > 0 and reason or (delay < 0 and GAVE_UP or NO_RETRIES), 0)
     return WAS_FAILED
   end
+  local held = retries.hold_back(t)
+  delay = delay + held
+  tasks.add_error(id, rec, error, delay, held)
   rec.retries = rec.retries + 1
   stats.add('retried')
   if delay > 0 then
@@ -140,10 +143,10 @@ end
 function settle.crash(id, rec, t, seconds, begun, error)
   if not begun then return settle.release(id, rec, t) end
   let_go(id, rec, t, seconds, false)
-  tasks.add_error(id, rec, error ~= '' and error or tasks.make_error(rec, 'WorkerLost',
-    'the worker process died or lost its lease while the task ran'))
-  rec.token = NO_TOKEN
   if record.has(rec, LONE) then rec.crashes = rec.crashes + 1 end
+  tasks.add_error(id, rec, error ~= '' and error or tasks.make_error(rec, 'WorkerLost',
+    'the worker process died or lost its lease while the task ran'), rec.crashes < CRASHES_ALONE and 0 or nil)
+  rec.token = NO_TOKEN
   record.mark(rec, LONE)
   stats.add('lost')
   if rec.crashes >= CRASHES_ALONE then

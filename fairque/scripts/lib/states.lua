@@ -3,7 +3,7 @@
 local QUEUED, STARTED, DEFERRED, SCHEDULED, FINISHED, FAILED, CANCELED = 1, 2, 3, 4, 5, 6, 7
 local STATE_NAMES = {'queued', 'started', 'deferred', 'scheduled', 'finished', 'failed', 'canceled'}
 local TRANSITIONS = {
-  [QUEUED] = {[STARTED] = true, [FAILED] = true, [CANCELED] = true},
+  [QUEUED] = {[STARTED] = true, [SCHEDULED] = true, [FAILED] = true, [CANCELED] = true},
   [STARTED] = {[FINISHED] = true, [QUEUED] = true, [DEFERRED] = true, [SCHEDULED] = true, [FAILED] = true, [CANCELED] = true},
   [DEFERRED] = {[QUEUED] = true, [SCHEDULED] = true, [FAILED] = true, [CANCELED] = true},
   [SCHEDULED] = {[QUEUED] = true, [FAILED] = true, [CANCELED] = true},

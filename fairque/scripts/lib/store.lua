@@ -1,6 +1,7 @@
 -- INCLUDE prelude keys states record clock tenants scheduler tasks writes
 -- EXPORTS store
 -- How a new task comes in.
+local DUPLICATE = {reject = 0, ['return'] = 2, throttle = 10}
 local store = {}
 
 -- The code and id that push answers instead of storing: the id or the key is taken. Nothing if they are free.
@@ -15,20 +16,27 @@ function store.existing(id, rec, on_duplicate, window)
   if window >= 0 then
     local holder = call('GET', keys.dedup(rec.user, record.dedup(rec)))
     if holder then
+      writes.flush() -- it may have come with the same call
       local other = record.load(holder)
       if window > 0 or (other and TRANSITIONS[other.state] and other.state ~= FINISHED and other.state ~= FAILED
           and other.state ~= CANCELED) then
-        return on_duplicate == 'return' and 2 or 0, holder
+        return DUPLICATE[on_duplicate], holder
       end
     end
   end
 end
 
+-- The code and name of a limiter that does not exist.
+function store.unknown_limiter(rec)
+  local limiter = record.limiter(rec)
+  if limiter and call('HEXISTS', keys.limiters, limiter) == 0 then return 4, limiter end
+end
+
 -- The code and detail with which push refuses what may not come in. Nothing if it may. `more`: how many will come before it,
 -- by tenant.
 function store.refusal(rec, more)
-  local limiter = record.limiter(rec)
-  if limiter and call('HEXISTS', keys.limiters, limiter) == 0 then return 4, limiter end
+  local code, limiter = store.unknown_limiter(rec)
+  if code then return code, limiter end
   local quota = tenants.over_quota(tenants.get(rec.user), more)
   if quota then return 3, quota end
 end

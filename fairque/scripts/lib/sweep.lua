@@ -89,7 +89,7 @@ function sweep.forget(limit)
     drop(old)
     if gone == 0 and #old == limit then
       local offset = clock.now % call('ZCOUNT', registry, '-inf', before)
-      drop(call('ZRANGEBYSCORE', registry, '-inf', before, 'LIMIT', offset, limit))
+      drop(call('ZRANGE', registry, offset, offset + limit - 1)) -- by rank: an offset would be walked to
     end
     forgotten = forgotten + gone
   end

@@ -1,10 +1,12 @@
--- INCLUDE prelude keys states record clock tenants stats wake writes
+-- INCLUDE prelude keys states record clock tenants stats wake writes letters
 -- EXPORTS tasks
 -- BEGIN tasks.begin()
 -- What every transition does: the registry of states, the user's queues, the counters, the watchers.
 local CRITICAL = 6
 local FIRST = 4000000000000000
 local HEADS = 32
+local ATTEMPT = '>BHHddddc11' -- core/attempts.py
+local ATTEMPTS_KEPT = 50
 local tasks = {}
 
 -- `ended`: tasks that others may wait for, and that have ended in this call, as id, state and TTL (lib/deps.lua).
@@ -165,7 +167,7 @@ function tasks.conclude(id, rec, state, reason, ttl)
   if linked or state == FAILED or ttl > 0 then record.save(id, rec) end
   if state == FAILED then
     count_end(t, 'failed')
-    tenants.is_broken(redis.pcall('ZADD', keys.dlq(rec.user), clock.now, id))
+    letters.add(id, rec)
     clock.failed = clock.failed + 1
   else
     if state == FINISHED then
@@ -189,10 +191,15 @@ function tasks.conclude(id, rec, state, reason, ttl)
   return t
 end
 
--- One error of a task, as core/codec.py writes them.
-function tasks.add_error(id, rec, error)
+-- What an attempt died of, as core/codec.py packs it, behind what is known of the attempt here. Before the task moves on.
+-- `delay`: µs until the next attempt, left out if there is none; `held`: those of them that the retry budget adds.
+function tasks.add_error(id, rec, error, delay, held)
   if error == '' then return end
-  call('RPUSH', keys.errors(id), error)
+  local started = rec.state == STARTED and rec.entered or 0
+  local head = struct.pack(ATTEMPT, 1, rec.attempt, rec.run, started, clock.now, delay or -1, held or 0,
+    started > 0 and rec.holder or NO_HOLDER)
+  local kept = call('RPUSH', keys.errors(id), head .. error)
+  if kept > ATTEMPTS_KEPT then call('LTRIM', keys.errors(id), -ATTEMPTS_KEPT, -1) end
   record.mark(rec, ERRORS)
 end
 

@@ -30,6 +30,7 @@ local function blank(user)
   end
   t.user, t.taken, t.is_new = user, 0, false
   t.inner, t.group, t.wanted, t.heads, t.bodies, t.adds, t.look_ahead, t.limiters, t.in_words, t.words_for, t.base = nil
+  t.retry_budget = nil
   return t
 end
 

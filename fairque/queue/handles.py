@@ -114,6 +114,8 @@ class TaskHandle(_BaseHandle[R]):
     def _after_spool(self, timeout: float | None) -> float | None:
         """Wait until the server has it; what is left of `timeout`."""
         spool, begun = self._queue.spool, time.monotonic()
+        if not still_spooled(spool, self.task_id, None, None):
+            return timeout
         deadline = None if timeout is None else begun + timeout
         while still_spooled(spool, self.task_id, deadline, timeout):
             time.sleep(LOOK_SECONDS)
@@ -188,6 +190,8 @@ class AsyncTaskHandle(_BaseHandle[R]):
     async def _after_spool(self, timeout: float | None) -> float | None:  # noqa: ASYNC109 - as above
         """Wait until the server has it; what is left of `timeout`."""
         spool, begun = self._queue.spool, time.monotonic()
+        if not still_spooled(spool, self.task_id, None, None):
+            return timeout
         deadline = None if timeout is None else begun + timeout
         while still_spooled(spool, self.task_id, deadline, timeout):  # noqa: ASYNC110 - a thread drains it
             await asyncio.sleep(LOOK_SECONDS)

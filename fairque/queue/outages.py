@@ -38,6 +38,8 @@ def is_outage(error: BaseException) -> bool | None:
             return None
         case ResponseError():
             return cannot_serve(error)
+        case _ if "[SSL: CERTIFICATE" in str(error):
+            return None
         case QueueUnavailableError() | RedisConnectionError() | RedisTimeoutError():
             return True
         case OSError() if not isinstance(error, FairQueueError):

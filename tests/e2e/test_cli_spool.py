@@ -14,6 +14,7 @@ from fairque.core.policies import LimiterPolicy
 from fairque.queue.queue import TaskQueue
 from tests.support.commands import Fq, fq, project
 from tests.support.servers import ServerProcess
+from tests.support.workers import until
 
 __all__ = ["fq", "project"]
 pytestmark = pytest.mark.no_leak_check
@@ -51,6 +52,9 @@ def test_what_was_left_behind_is_listed_drained_and_decided_upon(
     assert away.code == ExitCode.NO_SERVER
 
     server.start()
+    until(
+        lambda: fq("stats", url=server.url).code == ExitCode.OK
+    )  # the circuit is this process's, and stays open a while
     drained = fq(*spool("drain", "--json"), url=server.url)
     assert drained.json == {"stored": 2, "refused": 1, "damaged": 0, "files_of_living_processes": 0}
     listed = fq(*spool("ls"), url=server.url)

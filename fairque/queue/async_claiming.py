@@ -141,7 +141,7 @@ class AsyncClaimingQueue(BaseTaskQueue):
         worker_id: str | None = None,
     ) -> Task[Any] | list[Task[Any]] | None:
         """Claim the next task, fairly (None: there is none), or with `count` a list of up to so many,
-        and up to 500.
+        and up to 300.
 
         `wait`: seconds to wait for the first. `users`: only from these. `worker_id`: as a worker of that entry
         would, its own users first. The claim is held for one lease (`lease_seconds`) from this object's last

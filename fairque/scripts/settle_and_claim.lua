@@ -173,7 +173,7 @@ local function start_one(t, by_lane)
 end
 
 -- A thousand decisions, each for another user, would hold the server up for longer than 50 ms.
-while clock.paused == 0 and got < wanted and spent < 500 and bytes < 4194304 do
+while clock.paused == 0 and got < wanted and spent < 300 and bytes < 4194304 do
   local t, by_lane = scheduler.choose(only, sides)
   if not t then break end
   spent = spent + 1

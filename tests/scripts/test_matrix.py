@@ -423,7 +423,7 @@ def test_who_never_joined_gets_nothing(bench: Bench, script: str) -> None:
 def test_a_claim_of_many_is_bounded(bench: Bench) -> None:
     flow = push.push_chunk(bench.engine, [Task.create(payload=i) for i in range(1500)])
     assert all(pushed.ok for pushed in bench.run(flow))
-    assert [len(bench.exchange(want=1500).claimed) for _ in range(4)] == [500, 500, 500, 0]
+    assert [len(bench.exchange(want=1500).claimed) for _ in range(6)] == [300, 300, 300, 300, 300, 0]
     assert_consistent(bench.client)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,17 +13,13 @@ from fairque.cli.policies import (
     QueuedOption,
     RateOption,
     WeightOption,
-    all_policies,
     changed,
     changes,
-    policy_data,
-    policy_pairs,
-    policy_table,
+    list_named,
+    print_named,
+    tell_removed,
 )
 from fairque.cli.run import Run, command
-
-if TYPE_CHECKING:
-    from fairque.core.policies import GroupPolicy
 
 app = typer.Typer(no_args_is_help=True, help="Groups of users: an organisation counts as one tenant.")
 
@@ -35,14 +31,7 @@ def ls(run: Run) -> None:
     """List all groups."""
     from fairque.core.policies import GroupPolicy
 
-    with run.queue() as queue:
-        found = all_policies(queue, "group")
-    if run.out.as_json:
-        run.out.data({"groups": [{"name": name, **policy_data(policy)} for name, policy in found]})
-    elif found:
-        run.out.table(*policy_table(GroupPolicy, found, "group"))
-    else:
-        run.out.note("there are no groups")
+    list_named(run, "group", GroupPolicy)
 
 
 @command(app)
@@ -54,7 +43,7 @@ def show(run: Run, name: NameArgument) -> None:
         policy = queue.get_group_policy(name)
     if policy is None:
         raise UnknownGroupError(group=name)
-    _print(run, name, policy)
+    print_named(run, "group", name, policy)
 
 
 @command(app, "set")
@@ -82,7 +71,7 @@ def set_(
     with run.queue() as queue:
         policy = changed(GroupPolicy, queue.get_group_policy(name), given)
         queue.set_group_policy(name, policy)
-    _print(run, name, policy)
+    print_named(run, "group", name, policy)
 
 
 @command(app)
@@ -94,14 +83,4 @@ def rm(run: Run, name: NameArgument) -> None:
         if queue.get_group_policy(name) is None:
             raise UnknownGroupError(group=name)
         queue.set_group_policy(name, None)
-    if run.out.as_json:
-        run.out.data({"removed": name})
-    else:
-        run.out.line(f"group {name} is no more")
-
-
-def _print(run: Run, name: str, policy: GroupPolicy) -> None:
-    if run.out.as_json:
-        run.out.data({"name": name, **policy_data(policy)})
-    else:
-        run.out.pairs([("group", name), *policy_pairs(policy)])
+    tell_removed(run, "group", name)

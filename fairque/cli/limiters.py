@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,17 +10,13 @@ from fairque.cli.policies import (
     BurstOption,
     CapOption,
     RateOption,
-    all_policies,
     changed,
     changes,
-    policy_data,
-    policy_pairs,
-    policy_table,
+    list_named,
+    print_named,
+    tell_removed,
 )
 from fairque.cli.run import Run, command
-
-if TYPE_CHECKING:
-    from fairque.core.policies import LimiterPolicy
 
 app = typer.Typer(
     no_args_is_help=True, help="Limits by name, for all tasks together that name them, whoever pushed them."
@@ -34,14 +30,7 @@ def ls(run: Run) -> None:
     """List all limiters."""
     from fairque.core.policies import LimiterPolicy
 
-    with run.queue() as queue:
-        found = all_policies(queue, "limiter")
-    if run.out.as_json:
-        run.out.data({"limiters": [{"name": name, **policy_data(policy)} for name, policy in found]})
-    elif found:
-        run.out.table(*policy_table(LimiterPolicy, found, "limiter"))
-    else:
-        run.out.note("there are no limiters")
+    list_named(run, "limiter", LimiterPolicy)
 
 
 @command(app)
@@ -53,7 +42,7 @@ def show(run: Run, name: NameArgument) -> None:
         policy = queue.get_limiter(name)
     if policy is None:
         raise UnknownLimiterError(limiter=name)
-    _print(run, name, policy)
+    print_named(run, "limiter", name, policy)
 
 
 @command(app, "set")
@@ -71,7 +60,7 @@ def set_(
     with run.queue() as queue:
         policy = changed(LimiterPolicy, queue.get_limiter(name), given)
         queue.set_limiter(name, policy)
-    _print(run, name, policy)
+    print_named(run, "limiter", name, policy)
 
 
 @command(app)
@@ -83,14 +72,4 @@ def rm(run: Run, name: NameArgument) -> None:
         if queue.get_limiter(name) is None:
             raise UnknownLimiterError(limiter=name)
         queue.set_limiter(name, None)
-    if run.out.as_json:
-        run.out.data({"removed": name})
-    else:
-        run.out.line(f"limiter {name} is no more")
-
-
-def _print(run: Run, name: str, policy: LimiterPolicy) -> None:
-    if run.out.as_json:
-        run.out.data({"name": name, **policy_data(policy)})
-    else:
-        run.out.pairs([("limiter", name), *policy_pairs(policy)])
+    tell_removed(run, "limiter", name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from fairque.cli.run import Run
     from fairque.core.policies import AnyPolicy, GroupPolicy, LimiterPolicy, UserPolicy
     from fairque.queue.operations.policies import Kind
     from fairque.queue.queue import TaskQueue
@@ -174,3 +175,31 @@ def all_policies(queue: TaskQueue, kind: Kind) -> list[tuple[str, Any]]:
         cursor = page.cursor
         if cursor is None:
             return sorted(found.items())
+
+
+def list_named(run: Run, kind: Kind, policy_type: type[PolicyT]) -> None:
+    """Print every policy of a kind that people name."""
+    with run.queue() as queue:
+        found = all_policies(queue, kind)
+    if run.out.as_json:
+        run.out.data({f"{kind}s": [{"name": name, **policy_data(policy)} for name, policy in found]})
+    elif found:
+        run.out.table(*policy_table(policy_type, found, kind))
+    else:
+        run.out.note(f"there are no {kind}s")
+
+
+def print_named(run: Run, kind: Kind, name: str, policy: AnyPolicy) -> None:
+    """Print one policy under its name."""
+    if run.out.as_json:
+        run.out.data({"name": name, **policy_data(policy)})
+    else:
+        run.out.pairs([(kind, name), *policy_pairs(policy)])
+
+
+def tell_removed(run: Run, kind: Kind, name: str) -> None:
+    """Say that a policy is gone."""
+    if run.out.as_json:
+        run.out.data({"removed": name})
+    else:
+        run.out.line(f"{kind} {name} is no more")
